@@ -1,0 +1,1 @@
+"""Moves bytes between the node and the chain; never runs a job."""

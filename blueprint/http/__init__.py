@@ -1,0 +1,1 @@
+"""What the node serves over HTTP on loopback."""

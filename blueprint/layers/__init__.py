@@ -1,0 +1,1 @@
+"""Callables that wrap a handler with a limit, a log line or a retry."""

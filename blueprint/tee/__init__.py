@@ -1,0 +1,1 @@
+"""Signs and verifies evidence; never sees a contract."""
