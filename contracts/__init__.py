@@ -1,0 +1,1 @@
+"""The contracts: Solidity sources, and a short loader for their checked-in ABI and bytecode."""

@@ -1,0 +1,1 @@
+"""Registered job handlers: decode, do, encode."""

@@ -1,0 +1,1 @@
+"""Isolated execution of untrusted programs. Knows no chain, no TEE and no job; usable alone."""

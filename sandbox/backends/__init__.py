@@ -1,0 +1,1 @@
+"""The ways to isolate an execution, behind one interface."""

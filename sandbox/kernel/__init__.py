@@ -1,0 +1,1 @@
+"""Thin bindings to the kernel, one concern a file; standard library only."""

@@ -1,0 +1,1 @@
+"""Language Executors: one file per language, found by name."""

@@ -1,0 +1,1 @@
+"""Builds and finds the language trees."""
