@@ -1,0 +1,78 @@
+"""What decides whether a test can run on this machine, and whether a skip was declared beforehand."""
+
+import os
+import shutil
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from sandbox.rootfs import find_tree
+
+PROJECT = Path(__file__).resolve().parent.parent
+ANVIL = PROJECT / "contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
+
+
+def state_dir() -> Path:
+    """Return the default state directory, where `blueprint runtimes build` puts the tree."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/tee-job-node")
+    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "tee-job-node"
+
+
+# marker -> (can it run here, the reason to print where it cannot)
+REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
+    "root": (lambda: os.geteuid() == 0, "needs root"),
+    "tree": (lambda: find_tree(state_dir()) is not None, "needs the language tree: ./dev test builds it as root"),
+    "anvil": (lambda: ANVIL.exists() or shutil.which("anvil") is not None, "needs anvil: ./dev test installs it"),
+    "node": (lambda: shutil.which("npm") is not None, "needs Node.js and npm"),
+    "bubblewrap": (lambda: shutil.which("bwrap") is not None, "needs bubblewrap: apt-get install bubblewrap"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--declared-skips", metavar="FILE", help="fail when a test is skipped that no line of FILE declares"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = {name: reason for name, (serves, reason) in REQUIREMENTS.items() if not serves()}
+    for item in items:
+        for name, reason in missing.items():
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class SkipLedger:
+    """Collects every skip of the session and compares it with the declared ones.
+
+    A line of the file is ``node id pattern | reason pattern``, both in shell style.
+    """
+
+    def __init__(self, declared: Path) -> None:
+        lines = (line.split("#")[0].strip() for line in declared.read_text().splitlines())
+        self.declared = [tuple(part.strip() for part in line.split("|", 1)) for line in lines if line]
+        self.undeclared: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        if not any(fnmatch(report.nodeid, test) and fnmatch(reason, why) for test, why in self.declared):
+            self.undeclared.append(f"{report.nodeid}: {reason}")
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.undeclared:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self.undeclared:
+            terminalreporter.write_line(f"undeclared skip: {line}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if declared := config.getoption("--declared-skips"):
+        config.pluginmanager.register(SkipLedger(Path(declared)), "skip-ledger")
