@@ -7,12 +7,13 @@ Addresses are 20 raw bytes, hashes 32; hexadecimal exists only at the edges (JSO
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType
+from typing import Literal, NewType
 
 __all__ = [
     "Address",
     "BlockRef",
     "CallKey",
+    "CallOutcome",
     "CallState",
     "ChainUpdate",
     "Hash",
@@ -128,5 +129,20 @@ class SentTransaction:
     raw: bytes = field(repr=False)
     keys: tuple[CallKey, ...]
     """The calls that it answers; empty for a transaction that only fills a nonce gap."""
+    data: bytes = field(repr=False)
+    """The call data, so that a replacement can be signed after a restart."""
+    gas: int
     max_fee_wei: int
     max_priority_fee_wei: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOutcome:
+    """What became of an output that did not land: it waits for another attempt, or the call is closed."""
+
+    key: CallKey
+    state: Literal[CallState.READY, CallState.CLOSED]
+    reason: str
+    """A constant word for logs and the command line, such as ``job_already_completed``."""
+    retry_after_s: float = 0.0
+    """Seconds until the next attempt; only for ``READY``."""
