@@ -1,0 +1,369 @@
+"""Every setting of the node: name, type, unit, default, and where a value may come from.
+
+A value is taken from the first of: command line, environment (``BLUEPRINT_*``), ``.env``, ``blueprint.toml``,
+default. A wrong value is a `ConfigError` that names the setting, the place it came from and what is expected.
+
+Invariant: a `Settings` that exists is complete and consistent; it never changes.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import sha3
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from typing_extensions import override
+
+from blueprint.errors import ConfigError
+from blueprint.types import Address
+
+__all__ = ["ENV_PREFIX", "LoadedSettings", "Settings", "load_settings", "parse_address", "setting_group"]
+
+ENV_PREFIX = "BLUEPRINT_"
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def parse_address(text: str) -> Address:
+    """Parse ``0x`` and forty hexadecimal digits; mixed case must be a right checksum (ERC-55).
+
+    Raises:
+        ValueError: not an address, or its checksum says that it was mistyped.
+    """
+    if not re.fullmatch(r"0x[0-9a-fA-F]{40}", text):
+        raise ValueError("expected 0x and 40 hexadecimal digits")
+    digits = text[2:]
+    if digits not in (digits.lower(), digits.upper()):
+        proof = sha3.keccak_256(digits.lower().encode()).hexdigest()
+        pairs = zip(digits.lower(), proof, strict=False)
+        right = "".join(digit.upper() if nibble >= "8" else digit for digit, nibble in pairs)
+        if right != digits:
+            raise ValueError(f"the checksum is wrong: a digit was mistyped, or the address is 0x{right}")
+    return Address(bytes.fromhex(digits))
+
+
+def _address(value: object) -> object:
+    return parse_address(value) if isinstance(value, str) else value
+
+
+def _listed(value: object) -> object:
+    """Split ``a,b`` as it comes from the command line and the environment; TOML brings real lists."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _end_point(value: object) -> object:
+    if isinstance(value, str) and not (
+        re.match(r"(wss?|https?)://[^/\s]+|ipc:///.", value) or value.endswith(".ipc")
+    ):
+        raise ValueError(
+            "expected ws://, wss://, http://, https://, ipc:///path, or a path that ends in .ipc"
+        )
+    return value
+
+
+def _setting(group: str, default: Any, description: str, **bounds: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"group": group}, **bounds)
+
+
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+_Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**64)], ...], NoDecode, BeforeValidator(_listed)]
+_AddressValue = Annotated[bytes, BeforeValidator(_address)]
+
+
+class Settings(BaseSettings):
+    """The settings of one node."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False
+    )
+
+    rpc_url: Annotated[str, BeforeValidator(_end_point)] = _setting(
+        "Chain",
+        "ws://127.0.0.1:8545",
+        "JSON-RPC end point: ws(s)://, http(s)://, ipc:///path or a path ending in .ipc.",
+    )
+    rpc_timeout_s: float = _setting(
+        "Chain", 10.0, "Longest wait for one JSON-RPC answer, in seconds.", gt=0, le=300
+    )
+    chain_id: int | None = _setting(
+        "Chain",
+        None,
+        "Chain id that the end point must report; unset accepts whatever it reports.",
+        ge=1,
+        lt=2**64,
+    )
+    contract: _AddressValue | None = _setting(
+        "Chain", None, "Address of the Tangle contract, 0x and 40 hexadecimal digits."
+    )
+    service_ids: _Numbers = _setting("Chain", (), "Service ids to serve, separated by commas.")
+    start_block: int | None = _setting(
+        "Chain", None, "Block number to start at when the journal is new; unset starts at the head.", ge=0
+    )
+    confirmations: int = _setting(
+        "Chain",
+        0,
+        "Blocks that must follow a call's block before it runs; above 0 where the chain reorganises.",
+        ge=0,
+        le=1024,
+    )
+    poll_interval_s: float = _setting(
+        "Chain",
+        0.5,
+        "Longest wait between two looks at the head, in seconds; new-head events come sooner.",
+        gt=0,
+        le=60,
+    )
+    max_fee_gwei: float = _setting(
+        "Chain", 500.0, "Highest fee per gas that a result may bid, in gwei.", gt=0
+    )
+
+    keystore: Path | None = _setting(
+        "Key", None, "Encrypted keystore (version 3) file with the operator's key."
+    )
+    keystore_password: SecretStr | None = _setting("Key", None, "Password of the keystore.")
+    keystore_password_file: Path | None = _setting(
+        "Key", None, "File whose first line is the keystore's password."
+    )
+    private_key: SecretStr | None = _setting("Key", None, "Operator's private key, 64 hexadecimal digits.")
+    private_key_file: Path | None = _setting(
+        "Key", None, "File that holds the operator's private key as 64 hexadecimal digits."
+    )
+
+    state_dir: Path | None = _setting(
+        "Node",
+        None,
+        "Folder of the journal, outputs, keys and language trees; "
+        "unset: /var/lib/tee-job-node as root, else $XDG_DATA_HOME/tee-job-node.",
+    )
+    router: str = _setting(
+        "Node", "jobs", "What serves the jobs: `jobs` (built in) or `package.module:router`.", min_length=1
+    )
+    max_concurrent: int = _setting("Node", 4, "Most executions at the same time.", ge=1, le=1024)
+    inputs_max_bytes: int = _setting(
+        "Node",
+        96 * KIB,
+        "Largest inputs of a call, in bytes; larger ones are answered as rejected.",
+        ge=1,
+        le=16 * MIB,
+    )
+    answer_stream_bytes: int = _setting(
+        "Node",
+        8 * KIB,
+        "How much of stdout, and of stderr, goes on chain, in bytes; the rest is served by digest.",
+        ge=0,
+        le=64 * KIB,
+    )
+    grace_s: float = _setting(
+        "Node", 30.0, "Time for running calls to finish after the first SIGTERM, in seconds.", ge=0, le=3600
+    )
+
+    backend: Literal["auto", "slot", "bubblewrap"] = _setting(
+        "Sandbox",
+        "auto",
+        "What isolates executions: `slot` (root), `bubblewrap` (any account), `auto`: the strongest.",
+    )
+    allow_degraded: _Names = _setting(
+        "Sandbox",
+        (),
+        "Guarantees that may be missing, separated by commas; the node refuses to start when any other is.",
+    )
+    tree: Literal["auto", "debian", "host"] = _setting(
+        "Sandbox",
+        "auto",
+        "Language tree: `debian` (built by `blueprint runtimes build`), `host` (this machine's /usr), "
+        "or `auto`: the first that exists.",
+    )
+    languages: _Names = _setting(
+        "Sandbox", (), "Languages to offer, separated by commas; empty offers all that the tree has."
+    )
+    limit_wall_time_s: float = _setting(
+        "Sandbox", 300.0, "Most wall-clock time of one stage, in seconds.", gt=0, le=300
+    )
+    limit_cpu_time_s: float = _setting(
+        "Sandbox", 300.0, "Most CPU time of one stage, in seconds.", gt=0, le=3600
+    )
+    limit_memory_bytes: int = _setting(
+        "Sandbox", 512 * MIB, "Most memory of one execution, in bytes.", ge=16 * MIB
+    )
+    limit_disk_bytes: int = _setting(
+        "Sandbox", 100 * MIB, "Most bytes written to disk by one execution.", ge=MIB
+    )
+    limit_processes: int = _setting(
+        "Sandbox", 10, "Most processes of one program at the same time.", ge=1, le=4096
+    )
+
+    http_host: str = _setting("HTTP", "127.0.0.1", "Address that the HTTP server listens on.", min_length=1)
+    http_port: int = _setting("HTTP", 8547, "Port of the HTTP server; 0 takes a free one.", ge=0, le=65535)
+    http_allowed_hosts: _Names = _setting(
+        "HTTP", (), "Names besides the loopback ones that a Host header may have, separated by commas."
+    )
+    outputs_max_bytes: int = _setting(
+        "HTTP",
+        1024 * MIB,
+        "Room for whole outputs on disk, in bytes; the least recently used go first.",
+        ge=0,
+    )
+    outputs_item_max_bytes: int = _setting(
+        "HTTP", 16 * MIB, "Largest single output that is kept, in bytes.", ge=0
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "Log", "info", "Least level that is logged."
+    )
+    log_format: Literal["auto", "console", "json"] = _setting(
+        "Log", "auto", "How log lines look; `auto`: console on a terminal, JSON otherwise."
+    )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.keystore and (self.private_key or self.private_key_file):
+            raise ValueError("keystore and private_key are both set: keep one")
+        if self.private_key and self.private_key_file:
+            raise ValueError("private_key and private_key_file are both set: keep one")
+        if self.outputs_item_max_bytes > self.outputs_max_bytes:
+            raise ValueError(
+                "outputs_item_max_bytes is larger than outputs_max_bytes: lower one or raise the other"
+            )
+        return self
+
+    @property
+    def contract_address(self) -> Address | None:
+        """The contract as an address."""
+        return None if self.contract is None else Address(self.contract)
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but the arguments: `load_settings` has merged the sources."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+def setting_group(name: str) -> str:
+    """Return the heading under which a setting is documented."""
+    extra = Settings.model_fields[name].json_schema_extra
+    return str(extra["group"]) if isinstance(extra, dict) else "Other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedSettings:
+    """The settings and where each one came from."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """Setting to ``command line``, ``environment`` or a file's name; what is absent has its default."""
+    warnings: tuple[str, ...]
+    """Variables with our prefix that name no setting: probably mistyped."""
+
+
+def load_settings(
+    flags: Mapping[str, object], *, env_file: Path = Path(".env"), toml_file: Path | None = None
+) -> LoadedSettings:
+    """Merge the five sources, the first one that has a value wins, and check the result.
+
+    Args:
+        flags: values from the command line by setting name; None means not given.
+        env_file: a file of ``BLUEPRINT_NAME=value`` lines; need not exist.
+        toml_file: a TOML file with setting names as keys; None takes ``blueprint.toml`` if it exists.
+
+    Raises:
+        ConfigError: an unknown key in the TOML file, an unreadable file, or a wrong value.
+    """
+    layers: list[tuple[str, Mapping[str, object]]] = [
+        ("command line", {name: value for name, value in flags.items() if value is not None}),
+        ("environment", _known(EnvSettingsSource(Settings, env_ignore_empty=True)())),
+        (str(env_file), _known(DotEnvSettingsSource(Settings, env_file=env_file, env_ignore_empty=True)())),
+    ]
+    path = toml_file or Path("blueprint.toml")
+    if toml_file is not None or path.exists():
+        layers.append((str(path), _read_toml(path)))
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, values in layers:
+        for name, value in values.items():
+            if name not in merged:
+                merged[name] = value
+                origins[name] = origin
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        raise ConfigError(
+            _explain(error.errors(include_url=False, include_context=False)[0], merged, origins)
+        ) from None
+    return LoadedSettings(settings=settings, origins=origins, warnings=_mistyped())
+
+
+def _known(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if name in Settings.model_fields}
+
+
+def _close(name: str) -> str:
+    match = difflib.get_close_matches(name, list(Settings.model_fields), n=1)
+    return match[0] if match else ""
+
+
+def _mistyped() -> tuple[str, ...]:
+    found = []
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if variable.startswith(ENV_PREFIX) and name not in Settings.model_fields:
+            near = _close(name)
+            hint = f"; did you mean {ENV_PREFIX}{near.upper()}?" if near else ""
+            found.append(f"{variable} is set in the environment but is no setting{hint}")
+    return tuple(found)
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    for name in values:
+        if name not in Settings.model_fields:
+            near = _close(name)
+            hint = f"did you mean {near}?" if near else "`blueprint reference settings` lists them."
+            raise ConfigError(f"{path} sets {name}, which is no setting; {hint}")
+    return values
+
+
+def _explain(error: ErrorDetails, merged: Mapping[str, object], origins: Mapping[str, str]) -> str:
+    """One line: the setting as its source spells it, the source, what is expected, what came."""
+    expected = error["msg"].removeprefix("Value error, ")
+    expected = expected[0].lower() + expected[1:]
+    if not error["loc"]:
+        return f"settings contradict each other: {expected}"
+    name = str(error["loc"][0])
+    origin = origins.get(name, "default")
+    spelled = name
+    if origin == "command line":
+        spelled = "--" + name.replace("_", "-")
+    elif not origin.endswith(".toml"):
+        spelled = ENV_PREFIX + name.upper()
+    value = merged.get(name)
+    field = Settings.model_fields.get(name)
+    is_secret = field is None or "Secret" in str(field.annotation)
+    shown = "" if is_secret else f", received {str(value)[:80]!r}"
+    return f"{spelled} (from {origin}): {expected}{shown}"
