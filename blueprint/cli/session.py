@@ -1,0 +1,178 @@
+"""What every command has: its settings, where it prints, and the flags ``--json``, ``--debug``, ``--config``.
+
+Invariant: data goes to stdout, everything else to stderr; with ``--json`` stdout holds exactly one JSON
+document (or one per line for a stream), also when the command fails.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from blueprint import log
+from blueprint.cli.exits import exit_code_of, first_cause, one_line
+from blueprint.settings import Settings, load_settings
+
+__all__ = ["Json", "Session", "node_command", "printable"]
+
+Json = Mapping[str, Any] | Sequence[Any]
+Command = Callable[..., int]
+"""A click callback: keyword arguments in, exit code out."""
+_NEVER_FLAGS: Final = frozenset({"private_key", "keystore_password"})
+"""Secrets: a command line is visible to every account of the machine."""
+
+
+def printable(data: bytes | str, *, keep_newlines: bool = True) -> str:
+    """Return text that cannot move a terminal's cursor or change its colours: control characters escaped."""
+    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+    allowed = "\n\t" if keep_newlines else ""
+    return "".join(c if c.isprintable() or c in allowed else repr(c)[1:-1] for c in text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One run of one command."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    is_json: bool
+    is_debug: bool
+    stdout: Console
+    stderr: Console
+    redactor: log.Redactor
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of everything durable."""
+        if self.settings.state_dir is not None:
+            return self.settings.state_dir.expanduser().absolute()
+        if os.geteuid() == 0:
+            return Path("/var/lib/tee-job-node")
+        home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+        return Path(home).expanduser() / "tee-job-node"
+
+    def emit(self, value: Json, shown: RenderableType | None = None) -> None:
+        """Print the command's data: as one JSON document with ``--json``, else as ``shown``."""
+        if self.is_json:
+            sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+            sys.stdout.flush()
+        elif shown is not None:
+            self.stdout.print(shown)
+
+    def say(self, text: RenderableType, style: str = "") -> None:
+        """Print something that is no data, to stderr."""
+        self.stderr.print(Text(text, style=style) if isinstance(text, str) else text)
+
+    def suggest(self, *commands: str) -> None:
+        """End with the next useful commands; nothing with ``--json``."""
+        if not self.is_json:
+            for command in commands:
+                self.stderr.print(Text.assemble(("next: ", "dim"), (command, "bold")))
+
+
+def _open(flags: Mapping[str, object], *, config: Path | None, is_json: bool, is_debug: bool) -> Session:
+    loaded = load_settings(flags, toml_file=config)
+    settings = loaded.settings
+    secrets = [
+        s.get_secret_value() for s in (settings.private_key, settings.keystore_password) if s is not None
+    ]
+    redactor = log.configure(
+        level="debug" if is_debug else "warning", style=settings.log_format, secrets=secrets
+    )
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    for warning in loaded.warnings:
+        stderr.print(Text(f"warning: {warning}", style="yellow"))
+    return Session(
+        settings=settings,
+        origins=loaded.origins,
+        is_json=is_json,
+        is_debug=is_debug,
+        stdout=Console(highlight=False),
+        stderr=stderr,
+        redactor=redactor,
+    )
+
+
+def node_command(*, settings: Sequence[str] = ()) -> Callable[[Callable[..., int | None]], Command]:
+    """Give a click callback its session, the common flags, one flag per setting, and one way to fail.
+
+    Args:
+        settings: the settings that this command reads and that may be given as flags.
+
+    The wrapped function returns an exit code or None for 0. Whatever it raises becomes one line on stderr
+    (with ``--json`` also a document on stdout) and the exit code of its class.
+    """
+
+    def wrap(function: Callable[..., int | None]) -> Command:
+        @functools.wraps(function)
+        def callback(**given: Any) -> int:
+            is_json, is_debug = bool(given.pop("json_output")), bool(given.pop("debug"))
+            config = given.pop("config")
+            flags = {name: given.pop(name) for name in settings}
+            redactor = log.Redactor()
+            try:
+                session = _open(flags, config=config, is_json=is_json, is_debug=is_debug)
+                redactor = session.redactor
+                return function(session, **given) or 0
+            except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a command's outermost frame: one line instead of a traceback
+                return _report(error, redactor, is_json=is_json, is_debug=is_debug)
+
+        return _with_options(callback, settings)
+
+    return wrap
+
+
+def _report(error: Exception, redactor: log.Redactor, *, is_json: bool, is_debug: bool) -> int:
+    cause = first_cause(error)
+    code, line = exit_code_of(cause), redactor.text(one_line(cause))
+    if is_debug:
+        sys.stderr.write(redactor.text("".join(traceback.format_exception(error))))
+    if is_json:
+        print(json.dumps({"error": line, "exit_code": int(code)}))  # noqa: T201 - the data of a failed command
+    with contextlib.suppress(BrokenPipeError):
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"error: {line}", style="red"))
+    return code
+
+
+def _with_options(callback: Command, settings: Sequence[str]) -> Command:
+    options: list[Callable[[Command], Command]] = [
+        click.option("--json", "json_output", is_flag=True, help="Print JSON on stdout, for machines."),
+        click.option("--debug", is_flag=True, help="Show tracebacks and debug log lines."),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="TOML file of settings [blueprint.toml].",
+        ),
+        *(_setting_option(name) for name in settings),
+    ]
+    for option in options:
+        callback = option(callback)
+    return callback
+
+
+def _setting_option(name: str) -> Callable[[Command], Command]:
+    assert name not in _NEVER_FLAGS, "a secret must not be a flag"
+    field = Settings.model_fields[name]
+    kind = str(field.annotation)
+    metavar = "N" if "int" in kind or "float" in kind else "FILE" if "Path" in kind else "VALUE"
+    if "Literal" in kind:
+        metavar = (
+            "[" + "|".join(part.strip(" '") for part in kind.partition("[")[2].rstrip("]").split(",")) + "]"
+        )
+    default = "" if field.default in (None, (), "") else f" [{field.default}]"
+    return click.option(
+        f"--{name.replace('_', '-')}", name, metavar=metavar, help=f"{field.description}{default}"
+    )
