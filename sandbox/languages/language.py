@@ -30,7 +30,7 @@ class StageLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One command in the sandbox. The stages of a plan share ``/work``; each has its own processes and group."""
+    """One command in the sandbox. The stages of a plan share ``/work``; each has its own processes."""
 
     name: str
     """``compile`` or ``run``."""
@@ -48,7 +48,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The files to lay down under ``/work`` beside the user's own, and the stages in order; the last one is ``run``."""
+    """The files to lay down under ``/work`` beside the user's own, and the stages in order, ``run`` the last."""
 
     files: Sequence[SourceFile] = ()
     stages: tuple[Stage, ...]

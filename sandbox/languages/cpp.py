@@ -1,0 +1,64 @@
+"""C++: every source file is compiled and linked into one program."""
+
+from sandbox.errors import RequestError
+from sandbox.languages.entry import WORK, choose_entry, inside, sources
+from sandbox.languages.language import Plan, Stage, StageLimits
+from sandbox.languages.options import read_options
+from sandbox.request import ExecutionRequest
+from sandbox.tree import Runtime
+
+__all__ = ["COMPILER_FILE_BYTES", "PROGRAM", "Cpp"]
+
+PROGRAM = f"{WORK}/.program"
+"""Where compilers of native code leave the program."""
+COMPILER_FILE_BYTES = 100 * 1024 * 1024
+"""The largest single file that a compiler may write; the disk quota bounds it further."""
+SUFFIXES = (".cpp", ".cc", ".cxx", ".c++", ".C")
+OPTIONS = {
+    "standard": ("c++17", "c++11", "c++14", "c++20", "c++23"),
+    "optimize": ("2", "0", "1", "3"),
+}
+
+
+class Cpp:
+    """GNU C++. Headers are found in ``/work``; ``standard`` and ``optimize`` are the options."""
+
+    name = "cpp"
+    aliases: tuple[str, ...] = ("c++", "cxx", "cc", "g++")
+    title = "C++"
+    default_file = "main.cpp"
+
+    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+        """Plan a compile stage over all sources, then the program itself.
+
+        Raises:
+            RequestError: there is no C++ source file, or an option is unknown.
+        """
+        options = read_options(request, OPTIONS)
+        files = sources(request, SUFFIXES)
+        if request.entry_point or len(request.files) == 1:
+            choose_entry(request, suffixes=SUFFIXES, usual=())
+        if not files:
+            raise RequestError(
+                f"files: C++ expects at least one file that ends in {', '.join(SUFFIXES)}, received "
+                f"{', '.join(file.path for file in request.files[:5]) or 'none'}"
+            )
+        linker = ("-fuse-ld=mold",) if "linker" in runtime.programs else ()
+        argv = (
+            runtime.programs["compile"],
+            f"-std={options['standard']}",
+            f"-O{options['optimize']}",
+            "-pipe",
+            "-pthread",
+            f"-I{WORK}",
+            *linker,
+            "-o",
+            PROGRAM,
+            *(inside(file.path) for file in files),
+        )
+        return Plan(
+            stages=(
+                Stage(name="compile", argv=argv, limits=StageLimits(file_size_bytes=COMPILER_FILE_BYTES)),
+                Stage(name="run", argv=(PROGRAM, *request.args), counts_processes_exactly=True),
+            )
+        )

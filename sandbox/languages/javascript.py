@@ -1,0 +1,32 @@
+"""JavaScript: Node.js runs the file and tells CommonJS from an ES module by the source and ``package.json``."""
+
+from sandbox.languages.entry import choose_entry, inside
+from sandbox.languages.heap import heap_mib
+from sandbox.languages.language import Plan, Stage
+from sandbox.languages.options import read_options
+from sandbox.request import ExecutionRequest
+from sandbox.tree import Runtime
+
+__all__ = ["NODE_HEAP_SHARE", "JavaScript"]
+
+NODE_HEAP_SHARE = 0.75
+"""What V8's old space may take of the memory limit; Node itself needs about 50 MiB beside it."""
+
+
+class JavaScript:
+    """Node.js. Its 7 to 11 threads are tasks of the kernel, so processes are not counted by tasks."""
+
+    name = "javascript"
+    aliases: tuple[str, ...] = ("js", "node", "nodejs", "ecmascript")
+    title = "JavaScript"
+    default_file = "main.js"
+
+    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+        """Plan one stage; a syntax error shows as Node itself shows it, with exit code 1."""
+        read_options(request, {})
+        entry = choose_entry(
+            request, suffixes=(".js", ".mjs", ".cjs"), usual=("main.js", "index.js", "main.mjs", "index.mjs")
+        )
+        heap = f"--max-old-space-size={heap_mib(request, share=NODE_HEAP_SHARE)}"
+        argv = (runtime.programs["run"], heap, inside(entry.path), *request.args)
+        return Plan(stages=(Stage(name="run", argv=argv),))

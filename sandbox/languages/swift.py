@@ -1,0 +1,68 @@
+"""Swift: every source file is compiled into one program."""
+
+import re
+
+from sandbox.errors import RequestError
+from sandbox.languages.cpp import COMPILER_FILE_BYTES, PROGRAM
+from sandbox.languages.entry import choose_entry, inside, sources
+from sandbox.languages.language import Plan, Stage, StageLimits
+from sandbox.languages.options import read_options
+from sandbox.request import ExecutionRequest, SourceFile
+from sandbox.tree import Runtime
+
+__all__ = ["Swift"]
+
+SUFFIXES = (".swift",)
+OPTIONS = {"optimize": ("true", "false"), "language_mode": ("5", "6")}
+_MAIN_ATTRIBUTE = re.compile(rb"^[ \t]*@main\b", re.MULTILINE)
+
+
+class Swift:
+    """The Swift compiler. ``optimize`` and ``language_mode`` are the options.
+
+    Of several files only ``main.swift`` may hold statements outside declarations; an entry point of another
+    name is compiled under that one. A program with ``@main`` starts there instead.
+    """
+
+    name = "swift"
+    aliases: tuple[str, ...] = ()
+    title = "Swift"
+    default_file = "main.swift"
+
+    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+        """Plan a compile stage over all sources, then the program itself.
+
+        Raises:
+            RequestError: there is no Swift file, nothing says which one starts, or an option is unknown.
+        """
+        options = read_options(request, OPTIONS)
+        files = list(sources(request, SUFFIXES))
+        if not files:
+            received = ", ".join(file.path for file in request.files[:5]) or "none"
+            raise RequestError(
+                f"files: Swift expects at least one file that ends in .swift, received {received}"
+            )
+        flags: list[str] = ["-O"] if options["optimize"] == "true" else ["-Onone"]
+        flags += ["-swift-version", options["language_mode"]]
+        extra: list[SourceFile] = []
+        if any(_MAIN_ATTRIBUTE.search(file.content) for file in files):
+            flags.append("-parse-as-library")
+        elif len(files) > 1:
+            entry = choose_entry(request, suffixes=SUFFIXES, usual=("main.swift", "Sources/main.swift"))
+            if entry.path.rpartition("/")[2] != "main.swift":
+                renamed = SourceFile(path=".entry/main.swift", content=entry.content)
+                extra.append(renamed)
+                files = [renamed if file is entry else file for file in files]
+        if "linker" in runtime.programs:
+            flags.append("-use-ld=mold")
+        if "module_cache" in runtime.programs:
+            flags += ["-module-cache-path", runtime.programs["module_cache"]]
+        paths = (inside(file.path) for file in files)
+        argv = (runtime.programs["compile"], *flags, "-module-name", "program", "-o", PROGRAM, *paths)
+        return Plan(
+            files=extra,
+            stages=(
+                Stage(name="compile", argv=argv, limits=StageLimits(file_size_bytes=COMPILER_FILE_BYTES)),
+                Stage(name="run", argv=(PROGRAM, *request.args)),
+            ),
+        )
