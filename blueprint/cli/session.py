@@ -23,12 +23,12 @@ from blueprint import log
 from blueprint.cli.exits import exit_code_of, first_cause, one_line
 from blueprint.settings import Settings, load_settings
 
-__all__ = ["Json", "Session", "node_command", "printable"]
+__all__ = ["NEVER_FLAGS", "Json", "Session", "node_command", "printable"]
 
 Json = Mapping[str, Any] | Sequence[Any]
 Command = Callable[..., int]
 """A click callback: keyword arguments in, exit code out."""
-_NEVER_FLAGS: Final = frozenset({"private_key", "keystore_password"})
+NEVER_FLAGS: Final = frozenset({"private_key", "keystore_password"})
 """Secrets: a command line is visible to every account of the machine."""
 
 
@@ -164,7 +164,7 @@ def _with_options(callback: Command, settings: Sequence[str]) -> Command:
 
 
 def _setting_option(name: str) -> Callable[[Command], Command]:
-    assert name not in _NEVER_FLAGS, "a secret must not be a flag"
+    assert name not in NEVER_FLAGS, "a secret must not be a flag"
     field = Settings.model_fields[name]
     kind = str(field.annotation)
     metavar = "N" if "int" in kind or "float" in kind else "FILE" if "Path" in kind else "VALUE"
