@@ -10,6 +10,8 @@
         InputsTooLargeError     more bytes than the node accepts
         InputsUndecodableError  not an encoding of the declared parameters
         InputsInvalidError      decoded, but a value is not allowed
+      UnencodableError        a value does not fit the type declared for it
+      JobTimeoutError         a handler did not finish in its time
       ChainError
         RpcError                the end point failed; may work later       (exit code 3)
         RevertedError           a contract refused, with the decoded reason
@@ -32,6 +34,7 @@ __all__ = [
     "InputsInvalidError",
     "InputsTooLargeError",
     "InputsUndecodableError",
+    "JobTimeoutError",
     "JournalError",
     "PolicyViolationError",
     "QuoteInvalidError",
@@ -40,6 +43,7 @@ __all__ = [
     "ReorgedError",
     "RevertedError",
     "RpcError",
+    "UnencodableError",
     "UnknownJobError",
 ]
 
@@ -55,7 +59,7 @@ class ConfigError(BlueprintError):
 
 
 class RegistrationError(BlueprintError):
-    """A job cannot be served as it is registered: a clash, an unsupported type, a schema that cannot answer."""
+    """A job cannot be served as it is registered: a clash, an unsupported type, a schema without errors."""
 
 
 class Rejection(BlueprintError):  # noqa: N818 - the word of the protocol: the call is rejected, nothing went wrong
@@ -78,6 +82,14 @@ class InputsInvalidError(Rejection):
     """The inputs decode, but a value is outside what the job allows."""
 
 
+class UnencodableError(BlueprintError):
+    """A value does not fit the type declared for it; from a handler, it is that handler's mistake."""
+
+
+class JobTimeoutError(BlueprintError):
+    """A handler did not finish in the time that its job is given."""
+
+
 class ChainError(BlueprintError):
     """Something between the node and the chain went wrong."""
 
@@ -94,7 +106,12 @@ class RpcError(ChainError):
     retryable = True
 
     def __init__(
-        self, message: str, *, code: int | None = None, data: object = None, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        code: int | None = None,
+        data: object = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
