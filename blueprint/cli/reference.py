@@ -36,9 +36,9 @@ def settings_page() -> str:
         "",
         f"<!-- {_MADE} -->",
         "",
-        "The first source that has a value wins: command line, environment, `.env`, `blueprint.toml`, default.",
-        "The variable is `BLUEPRINT_` and the name in capitals; in TOML it is the name; lists are written `a,b`.",
-        "A flag exists on the commands that read the setting; secrets have none, since a command line is public.",
+        "The first source that has a value wins: command line, environment, `.env`, `blueprint.toml`.",
+        "The variable is `BLUEPRINT_` and the name in capitals; in TOML it is the name. Lists are `a,b`.",
+        "A flag exists on the commands that read the setting; secrets have none: a command line is public.",
     ]
     group = ""
     for name, field in Settings.model_fields.items():

@@ -1,0 +1,120 @@
+"""Shows how a build of the language tree goes on: a bar with a rate on a terminal, plain lines elsewhere.
+
+Invariant: nothing is drawn within the first second, and nothing but whole lines off a terminal.
+"""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+from blueprint.cli.outcome import size_text, time_text
+from sandbox.rootfs.progress import BuildStep
+
+__all__ = ["BuildProgress"]
+
+_QUIET_S: Final = 1.0
+_LINE_EVERY_S: Final = 15.0
+
+
+class BuildProgress:
+    """A context manager; call it with each `BuildStep`.
+
+    Args:
+        console: where to draw, standard error.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._began = clock()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._unit = ""
+        self._last_line = 0.0
+        self._phase = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def __call__(self, step: BuildStep) -> None:
+        """Show one report."""
+        if step.is_finished:
+            self._stop()
+            self._console.print(Text(f"  {step.phase}: {step.message} ({time_text(step.elapsed_s)})"))
+            self._phase = ""
+        elif self._console.is_terminal:
+            self._draw(step)
+        else:
+            self._line(step)
+
+    def _line(self, step: BuildStep) -> None:
+        """Say at the start of a phase what is done, then every fifteen seconds how far it is."""
+        now = self._clock()
+        if step.phase == self._phase and now - self._last_line < _LINE_EVERY_S:
+            return
+        self._phase, self._last_line = step.phase, now
+        self._console.print(Text(f"  {step.phase}: {step.message}{_how_far(step)}"))
+
+    def _draw(self, step: BuildStep) -> None:
+        if self._clock() - self._began < _QUIET_S:
+            return
+        if self._bar is None or step.phase != self._phase or step.unit != self._unit:
+            self._stop()
+            self._phase, self._unit = step.phase, step.unit
+            self._bar, self._task = self._start(step)
+        assert self._task is not None
+        self._bar.update(self._task, completed=step.done or 0, total=step.total, what=step.message[:60])
+
+    def _start(self, step: BuildStep) -> tuple[Progress, TaskID]:
+        counted: tuple[ProgressColumn, ...] = ()
+        if step.total is not None:
+            amount = (
+                (DownloadColumn(), TransferSpeedColumn()) if step.unit == "bytes" else (MofNCompleteColumn(),)
+            )
+            counted = (BarColumn(bar_width=30), *amount)
+        bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}: {task.fields[what]}", markup=False),
+            *counted,
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        bar.start()
+        return bar, bar.add_task(step.phase, total=step.total, what=step.message[:60])
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._task = None, None
+
+
+def _how_far(step: BuildStep) -> str:
+    if step.done is None or not step.total:
+        return ""
+    if step.unit == "bytes":
+        rate = f", {size_text(int(step.done / step.elapsed_s))}/s" if step.elapsed_s >= 1 else ""
+        return f" ({size_text(step.done)} of {size_text(step.total)}{rate})"
+    return f" ({step.done} of {step.total} {step.unit})"
