@@ -5,7 +5,7 @@ inputs give the same bytes on every machine. Nothing is fetched: the tools are t
 into ``node_modules``.
 
 Usage: ``python contracts/build.py`` writes; ``python contracts/build.py --check`` rebuilds and compares.
-Exit codes: 0 done, 1 the sources do not compile, are not formatted or have drifted, 2 usage,
+Exit codes: 0 done, 1 the sources do not compile, are badly formatted or have drifted, 2 usage,
 3 Node.js or the npm tools are missing.
 """
 
@@ -142,6 +142,7 @@ def _write() -> int:
 
 def _check() -> int:
     _run(forge_path(), "fmt", "--check")
+    _run(forge_path(), "lint")
     built = build()
     if findings := drift(built):
         listed = "\n".join(f"  {finding}" for finding in findings)

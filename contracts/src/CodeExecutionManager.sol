@@ -12,7 +12,7 @@ import {ITangleJobs} from "./interfaces/ITangleJobs.sol";
 /// delivery done.
 contract CodeExecutionManager is ICodeExecutionManager {
     /// @inheritdoc ICodeExecutionManager
-    uint256 public constant CALLBACK_GAS = 350_000;
+    uint256 public constant CALLBACK_GAS = 300_000;
     /// @dev For asking a caller whether it wants to be called back, as ERC-165 advises.
     uint256 private constant INTERFACE_GAS = 30_000;
     /// @dev What is left for writing down how a callback ended.
@@ -55,16 +55,13 @@ contract CodeExecutionManager is ICodeExecutionManager {
         delivery.jobIndex = job;
         delivery.state = DeliveryState.Delivered;
         delivery.outputDigest = keccak256(outputs);
-        // A call is never given more than 63/64 of what is left: with less than this the consumer would
-        // starve, and a revert of its own could not be told from it.
-        if (gasleft() < (CALLBACK_GAS * 64) / 63 + RESERVE_GAS) {
-            _recordFailure(serviceId, callId, abi.encodeWithSelector(TooLittleGas.selector, gasleft()));
-            return;
+        (bool ok, bytes memory reason) = _callBack(delivery, CALLBACK_GAS, serviceId, callId, outputs);
+        if (ok) {
+            emit CallbackDelivered(serviceId, callId, delivery.consumer);
+        } else {
+            delivery.state = DeliveryState.Failed;
+            emit CallbackFailed(serviceId, callId, delivery.consumer, reason);
         }
-        (bool ok, bytes memory reason) =
-            _callBack(delivery.consumer, CALLBACK_GAS, serviceId, job, callId, outputs);
-        if (ok) emit CallbackDelivered(serviceId, callId, delivery.consumer);
-        else _recordFailure(serviceId, callId, reason);
     }
 
     /// @inheritdoc ICodeExecutionManager
@@ -74,11 +71,7 @@ contract CodeExecutionManager is ICodeExecutionManager {
         bytes32 digest = keccak256(output);
         if (digest != delivery.outputDigest) revert WrongOutput(delivery.outputDigest, digest);
         delivery.state = DeliveryState.Delivered;
-        uint256 forwarded = gasleft() - gasleft() / 64;
-        if (forwarded < CALLBACK_GAS + RESERVE_GAS) revert TooLittleGas(gasleft());
-        (bool ok, bytes memory reason) = _callBack(
-            delivery.consumer, forwarded - RESERVE_GAS, serviceId, delivery.jobIndex, callId, output
-        );
+        (bool ok, bytes memory reason) = _callBack(delivery, gasleft(), serviceId, callId, output);
         if (!ok) revert CallbackReverted(delivery.consumer, reason);
         emit CallbackDelivered(serviceId, callId, delivery.consumer);
     }
@@ -112,12 +105,6 @@ contract CodeExecutionManager is ICodeExecutionManager {
         return (6_667, 0);
     }
 
-    function _recordFailure(uint64 serviceId, uint64 callId, bytes memory reason) private {
-        Delivery storage delivery = _deliveries[serviceId][callId];
-        delivery.state = DeliveryState.Failed;
-        emit CallbackFailed(serviceId, callId, delivery.consumer, reason);
-    }
-
     /// @dev Reads one word of the answer at most, so that no caller can make its submission expensive.
     function _wantsCallback(address account) private view returns (bool wants) {
         if (account.code.length == 0) return false;
@@ -131,17 +118,21 @@ contract CodeExecutionManager is ICodeExecutionManager {
 
     /// @dev Copies at most `MAX_REASON_BYTES` of what a failing consumer returns.
     function _callBack(
-        address consumer,
+        Delivery storage delivery,
         uint256 gasLimit,
         uint64 serviceId,
-        uint8 jobIndex,
         uint64 callId,
         bytes calldata output
     ) private returns (bool ok, bytes memory reason) {
-        bytes memory data = abi.encodeCall(
-            IJobResultConsumer.onJobResult, (serviceId, jobIndex, callId, output)
-        );
+        address consumer = delivery.consumer;
+        bytes memory data =
+            abi.encodeCall(IJobResultConsumer.onJobResult, (serviceId, delivery.jobIndex, callId, output));
         reason = new bytes(MAX_REASON_BYTES);
+        // A call gets at most 63/64 of what is left: with less than this the consumer would starve, and
+        // nobody could tell that from a failure of its own.
+        if (gasleft() < (CALLBACK_GAS * 64) / 63 + RESERVE_GAS) {
+            return (false, abi.encodeWithSelector(TooLittleGas.selector, gasleft()));
+        }
         assembly ("memory-safe") {
             ok := call(gasLimit, consumer, 0, add(data, 0x20), mload(data), 0, 0)
             let size := returndatasize()

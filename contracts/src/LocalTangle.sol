@@ -4,40 +4,23 @@ pragma solidity 0.8.30;
 import {IBlueprintServiceManager} from "./interfaces/IBlueprintServiceManager.sol";
 import {ILocalTangle} from "./interfaces/ILocalTangle.sol";
 import {ITangleJobs} from "./interfaces/ITangleJobs.sol";
-import {
-    BlueprintDefinition,
-    Confidentiality,
-    JobCall,
-    JobDefinition,
-    JobSpec,
-    Membership,
-    Pricing,
-    Service,
-    ServiceStatus,
-    SignedJobQuote
-} from "./interfaces/TangleTypes.sol";
+import {JobCall, JobSpec, Pricing, Service, SignedJobQuote} from "./interfaces/TangleTypes.sol";
 import {PriceQuote} from "./libraries/PriceQuote.sol";
 import {TlvSchema} from "./libraries/TlvSchema.sol";
+import {TangleServices} from "./TangleServices.sol";
 
 /// @title LocalTangle
-/// @notice What it does, and what it leaves out, is said in `ILocalTangle`.
-/// @dev State is written before anybody else's code runs, and no function that changes state can be entered
-/// while another one runs.
-contract LocalTangle is ILocalTangle {
-    uint256 private constant HOOK_GAS = 500_000;
+/// @notice Job calls, results and their payment. What it does, and what it leaves out, is said in
+/// `ILocalTangle`.
+/// @dev Within one result, everything but the manager's say and the payout is written before the manager's
+/// or an operator's code runs; the lock of `TangleServices` keeps them from coming back in.
+contract LocalTangle is TangleServices {
     /// @dev What a receiving operator may use; a wallet contract needs a few thousand.
     uint256 private constant PAYOUT_GAS = 50_000;
     uint256 private constant MINIMUM_PRICE = 100;
     uint64 private constant MAX_QUOTE_AGE = 1 hours;
 
-    struct Blueprint {
-        address manager;
-        Pricing pricing;
-        uint256 eventRate;
-        JobSpec[] jobs;
-    }
-
-    /// @dev The first six members fill one slot, so that answering a call writes it once.
+    /// @dev The first six members fill one slot: answering a call writes no other.
     struct Call {
         uint8 jobIndex;
         address caller;
@@ -54,33 +37,13 @@ contract LocalTangle is ILocalTangle {
         uint256 price;
     }
 
-    Blueprint[] private _blueprints;
-    Service[] private _services;
-    mapping(uint64 serviceId => address[]) private _operators;
-    /// @dev Position in `_operators` plus one; 0 for an account that is not in the service.
-    mapping(uint64 serviceId => mapping(address => uint256)) private _operatorSlot;
-    mapping(uint64 serviceId => mapping(address => bool)) private _permitted;
     mapping(uint64 serviceId => Call[]) private _calls;
     mapping(uint64 serviceId => mapping(uint64 callId => mapping(address => bool))) private _answered;
     mapping(uint64 serviceId => mapping(uint64 callId => QuotedOperator[])) private _quoted;
     mapping(bytes32 digest => bool) private _usedQuotes;
-    mapping(address => bool) private _inactive;
-    bool private transient _entered;
 
     /// @inheritdoc ILocalTangle
     mapping(address => uint256) public pendingRewards;
-
-    modifier nonReentrant() {
-        if (_entered) revert Reentered();
-        _entered = true;
-        _;
-        _entered = false;
-    }
-
-    modifier onlyOwner(uint64 serviceId) {
-        if (_service(serviceId).owner != msg.sender) revert NotServiceOwner(serviceId, msg.sender);
-        _;
-    }
 
     // Jobs
 
@@ -100,7 +63,7 @@ contract LocalTangle is ILocalTangle {
 
         callId = _createCall(serviceId, jobIndex, inputs, false);
         emit JobSubmitted(serviceId, callId, jobIndex, msg.sender, inputs);
-        _announceCall(blueprint.manager, serviceId, jobIndex, callId, inputs);
+        _announce(blueprint.manager, serviceId, jobIndex, callId, inputs);
     }
 
     /// @inheritdoc ITangleJobs
@@ -128,7 +91,7 @@ contract LocalTangle is ILocalTangle {
 
         _createCall(serviceId, jobIndex, inputs, true);
         emit JobSubmittedFromQuote(serviceId, callId, jobIndex, msg.sender, quoted, total, inputs);
-        _announceCall(_blueprints[service.blueprintId].manager, serviceId, jobIndex, callId, inputs);
+        _announce(_blueprints[service.blueprintId].manager, serviceId, jobIndex, callId, inputs);
     }
 
     /// @inheritdoc ITangleJobs
@@ -148,29 +111,26 @@ contract LocalTangle is ILocalTangle {
     }
 
     function _submitResult(uint64 serviceId, uint64 callId, bytes calldata output) private {
-        _call(serviceId, callId);
-        Service storage service = _openService(serviceId);
-        Call storage call = _calls[serviceId][callId];
-        Blueprint storage blueprint = _blueprints[service.blueprintId];
-        uint8 jobIndex = call.jobIndex;
+        _service(serviceId);
+        Call storage call = _call(serviceId, callId);
+        uint64 blueprintId = _openService(serviceId).blueprintId;
+        Blueprint storage blueprint = _blueprints[blueprintId];
         address manager = blueprint.manager;
+        uint8 jobIndex = call.jobIndex;
         _requireNoAggregation(manager, serviceId, jobIndex);
         _requireMayAnswer(serviceId, callId, call);
-        TlvSchema.validate(
-            blueprint.jobs[jobIndex].resultSchema, output, TlvSchema.JOB_RESULT, service.blueprintId, jobIndex
-        );
+        bytes memory schema = blueprint.jobs[jobIndex].resultSchema;
+        TlvSchema.validate(schema, output, TlvSchema.JOB_RESULT, blueprintId, jobIndex);
 
         _answered[serviceId][callId][msg.sender] = true;
         uint32 count = ++call.resultCount;
-        if (manager != address(0)) {
-            _tryHook(
-                manager,
-                abi.encodeCall(
-                    IBlueprintServiceManager.onJobResult,
-                    (serviceId, jobIndex, callId, msg.sender, call.inputsHash, output)
-                )
-            );
-        }
+        _tryHook(
+            manager,
+            abi.encodeCall(
+                IBlueprintServiceManager.onJobResult,
+                (serviceId, jobIndex, callId, msg.sender, call.inputsHash, output)
+            )
+        );
         emit JobResultSubmitted(serviceId, callId, msg.sender, output);
 
         if (count < _requiredResults(manager, serviceId, jobIndex)) return;
@@ -184,7 +144,6 @@ contract LocalTangle is ILocalTangle {
 
     /// @inheritdoc ITangleJobs
     function getJobCall(uint64 serviceId, uint64 callId) external view returns (JobCall memory) {
-        _service(serviceId);
         Call storage call = _call(serviceId, callId);
         return JobCall({
             jobIndex: call.jobIndex,
@@ -195,49 +154,6 @@ contract LocalTangle is ILocalTangle {
             isRFQ: call.isRFQ,
             payment: call.payment
         });
-    }
-
-    /// @inheritdoc ITangleJobs
-    function getService(uint64 serviceId) external view returns (Service memory) {
-        return _service(serviceId);
-    }
-
-    /// @inheritdoc ITangleJobs
-    function getBlueprintDefinition(uint64 blueprintId)
-        external
-        view
-        returns (BlueprintDefinition memory definition)
-    {
-        Blueprint storage blueprint = _blueprint(blueprintId);
-        definition.manager = blueprint.manager;
-        definition.hasConfig = true;
-        definition.config.membership = Membership.Dynamic;
-        definition.config.pricing = blueprint.pricing;
-        definition.config.minOperators = 1;
-        definition.config.eventRate = blueprint.eventRate;
-        definition.jobs = new JobDefinition[](blueprint.jobs.length);
-        for (uint256 i = 0; i < blueprint.jobs.length; ++i) {
-            definition.jobs[i].name = blueprint.jobs[i].name;
-            definition.jobs[i].paramsSchema = blueprint.jobs[i].paramsSchema;
-            definition.jobs[i].resultSchema = blueprint.jobs[i].resultSchema;
-        }
-        definition.supportedMemberships = new Membership[](1);
-        definition.supportedMemberships[0] = Membership.Dynamic;
-    }
-
-    /// @inheritdoc ITangleJobs
-    function getServiceOperators(uint64 serviceId) external view returns (address[] memory) {
-        return _operators[serviceId];
-    }
-
-    /// @inheritdoc ITangleJobs
-    function isServiceOperator(uint64 serviceId, address operator) external view returns (bool) {
-        return _operatorSlot[serviceId][operator] != 0;
-    }
-
-    /// @inheritdoc ITangleJobs
-    function isPermittedCaller(uint64 serviceId, address caller) external view returns (bool) {
-        return _permitted[serviceId][caller];
     }
 
     /// @inheritdoc ITangleJobs
@@ -266,141 +182,11 @@ contract LocalTangle is ILocalTangle {
         return 0;
     }
 
-    // Set-up
-
-    /// @inheritdoc ILocalTangle
-    function registerBlueprint(address manager, JobSpec[] calldata jobs, Pricing pricing, uint256 eventRate)
-        external
-        nonReentrant
-        returns (uint64 blueprintId)
-    {
-        if (jobs.length > 256) revert LengthMismatch();
-        blueprintId = uint64(_blueprints.length);
-        Blueprint storage blueprint = _blueprints.push();
-        blueprint.manager = manager;
-        blueprint.pricing = pricing;
-        blueprint.eventRate = eventRate;
-        for (uint256 i = 0; i < jobs.length; ++i) {
-            TlvSchema.check(jobs[i].paramsSchema, TlvSchema.JOB_PARAMS, blueprintId, uint64(i));
-            TlvSchema.check(jobs[i].resultSchema, TlvSchema.JOB_RESULT, blueprintId, uint64(i));
-            blueprint.jobs.push(jobs[i]);
-        }
-    }
-
-    /// @inheritdoc ILocalTangle
-    function activateService(
-        uint64 blueprintId,
-        address[] calldata operators,
-        address[] calldata permittedCallers,
-        uint64 ttl
-    ) external nonReentrant returns (uint64 serviceId) {
-        Blueprint storage blueprint = _blueprint(blueprintId);
-        if (operators.length == 0) revert NoOperators();
-        serviceId = uint64(_services.length);
-        Service storage service = _services.push();
-        service.blueprintId = blueprintId;
-        service.owner = msg.sender;
-        service.createdAt = uint64(block.timestamp);
-        service.ttl = ttl;
-        service.minOperators = 1;
-        service.membership = Membership.Dynamic;
-        service.pricing = blueprint.pricing;
-        service.status = ServiceStatus.Active;
-        for (uint256 i = 0; i < operators.length; ++i) {
-            _setOperator(serviceId, operators[i], true);
-        }
-        _permitted[serviceId][msg.sender] = true;
-        for (uint256 i = 0; i < permittedCallers.length; ++i) {
-            _permitted[serviceId][permittedCallers[i]] = true;
-        }
-        emit ServiceActivated(serviceId, serviceId, blueprintId, Confidentiality.Any);
-        if (blueprint.manager != address(0)) {
-            _hook(
-                blueprint.manager,
-                abi.encodeCall(
-                    IBlueprintServiceManager.onServiceInitialized,
-                    (blueprintId, serviceId, serviceId, msg.sender, permittedCallers, ttl)
-                )
-            );
-        }
-    }
-
-    /// @inheritdoc ILocalTangle
-    function setOperator(uint64 serviceId, address operator, bool active)
-        external
-        nonReentrant
-        onlyOwner(serviceId)
-    {
-        _setOperator(serviceId, operator, active);
-    }
-
-    /// @inheritdoc ILocalTangle
-    function permitCaller(uint64 serviceId, address caller, bool permitted)
-        external
-        nonReentrant
-        onlyOwner(serviceId)
-    {
-        _permitted[serviceId][caller] = permitted;
-    }
-
-    /// @inheritdoc ILocalTangle
-    function terminateService(uint64 serviceId) external nonReentrant onlyOwner(serviceId) {
-        Service storage service = _services[serviceId];
-        if (service.status != ServiceStatus.Active) revert ServiceNotActive(serviceId);
-        service.status = ServiceStatus.Terminated;
-        service.terminatedAt = uint64(block.timestamp);
-        emit ServiceTerminated(serviceId);
-        address manager = _blueprints[service.blueprintId].manager;
-        if (manager == address(0)) return;
-        _tryHook(
-            manager, abi.encodeCall(IBlueprintServiceManager.onServiceTermination, (serviceId, msg.sender))
-        );
-    }
-
-    /// @inheritdoc ILocalTangle
-    function setActive(bool active) external nonReentrant {
-        _inactive[msg.sender] = !active;
-    }
-
-    /// @inheritdoc ILocalTangle
-    function claimRewards() external nonReentrant {
-        uint256 amount = pendingRewards[msg.sender];
-        pendingRewards[msg.sender] = 0;
-        (bool sent,) = msg.sender.call{value: amount}("");
-        if (!sent) revert RewardTransferFailed(msg.sender, amount);
-    }
-
     // Rules
-
-    function _blueprint(uint64 blueprintId) private view returns (Blueprint storage) {
-        if (blueprintId >= _blueprints.length) revert BlueprintNotFound(blueprintId);
-        return _blueprints[blueprintId];
-    }
-
-    function _service(uint64 serviceId) private view returns (Service storage) {
-        if (serviceId >= _services.length) revert ServiceNotFound(serviceId);
-        return _services[serviceId];
-    }
 
     function _call(uint64 serviceId, uint64 callId) private view returns (Call storage) {
         if (callId >= _calls[serviceId].length) revert JobCallNotFound(serviceId, callId);
         return _calls[serviceId][callId];
-    }
-
-    function _openService(uint64 serviceId) private view returns (Service storage service) {
-        service = _service(serviceId);
-        if (service.status != ServiceStatus.Active) revert ServiceNotActive(serviceId);
-        uint256 ttl = service.ttl;
-        if (ttl != 0 && block.timestamp > service.createdAt + ttl) revert ServiceExpired(serviceId);
-    }
-
-    function _requirePermitted(uint64 serviceId) private view {
-        if (!_permitted[serviceId][msg.sender]) revert NotPermittedCaller(serviceId, msg.sender);
-    }
-
-    function _requireActiveOperator(uint64 serviceId, address operator) private view {
-        if (_operatorSlot[serviceId][operator] == 0) revert OperatorNotInService(serviceId, operator);
-        if (_inactive[operator]) revert OperatorNotActive(operator);
     }
 
     function _requireMayAnswer(uint64 serviceId, uint64 callId, Call storage call) private view {
@@ -457,7 +243,9 @@ contract LocalTangle is ILocalTangle {
         }
         bytes32 digest = PriceQuote.digest(quote.details, address(this));
         if (_usedQuotes[digest]) revert QuoteAlreadyUsed(operator);
-        if (PriceQuote.signer(digest, quote.signature) != operator) revert InvalidQuoteSignature(operator);
+        if (!PriceQuote.isSignedBy(digest, quote.signature, operator)) {
+            revert InvalidQuoteSignature(operator);
+        }
         _usedQuotes[digest] = true;
         emit QuoteUsed(operator, digest);
     }
@@ -476,24 +264,15 @@ contract LocalTangle is ILocalTangle {
         call.inputsHash = keccak256(inputs);
     }
 
-    function _setOperator(uint64 serviceId, address operator, bool active) private {
-        address[] storage operators = _operators[serviceId];
-        uint256 slot = _operatorSlot[serviceId][operator];
-        if (active == (slot != 0)) return;
-        if (active) {
-            operators.push(operator);
-            _operatorSlot[serviceId][operator] = operators.length;
-        } else {
-            address last = operators[operators.length - 1];
-            operators[slot - 1] = last;
-            _operatorSlot[serviceId][last] = slot;
-            _operatorSlot[serviceId][operator] = 0;
-            operators.pop();
-        }
-        _services[serviceId].operatorCount = uint32(operators.length);
-    }
-
     // Payment
+
+    /// @inheritdoc ILocalTangle
+    function claimRewards() external nonReentrant {
+        uint256 amount = pendingRewards[msg.sender];
+        pendingRewards[msg.sender] = 0;
+        (bool sent,) = msg.sender.call{value: amount}("");
+        if (!sent) revert RewardTransferFailed(msg.sender, amount);
+    }
 
     /// @dev Equal shares; what division leaves over goes to the operator that completed the call.
     function _payAll(uint64 serviceId, uint64 callId, uint256 amount) private {
@@ -522,29 +301,16 @@ contract LocalTangle is ILocalTangle {
 
     // Hooks
 
-    function _announceCall(
+    function _announce(
         address manager,
         uint64 serviceId,
         uint8 jobIndex,
         uint64 callId,
         bytes calldata inputs
     ) private {
-        if (manager == address(0)) return;
         _hook(
             manager, abi.encodeCall(IBlueprintServiceManager.onJobCall, (serviceId, jobIndex, callId, inputs))
         );
-    }
-
-    function _hook(address manager, bytes memory data) private {
-        (bool ok, bytes memory reason) = manager.call{gas: HOOK_GAS}(data);
-        if (ok) return;
-        if (reason.length == 0) revert ManagerRejected(manager);
-        revert ManagerReverted(manager, reason);
-    }
-
-    function _tryHook(address manager, bytes memory data) private {
-        (bool ok, bytes memory returned) = manager.call{gas: HOOK_GAS}(data);
-        if (!ok) emit ManagerHookFailed(manager, bytes4(data), returned);
     }
 
     /// @dev Fails closed: without a clear "no" from the manager, a plain result is refused.

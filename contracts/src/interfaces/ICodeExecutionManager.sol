@@ -7,7 +7,8 @@ import {IBlueprintServiceManager} from "./IBlueprintServiceManager.sol";
 /// @notice Brings the answer of a job to the contract that has asked for it. A contract opts in by saying,
 /// through ERC-165 and when it submits the job, that it is an `IJobResultConsumer`; it cannot do so from its
 /// constructor. The callback never blocks the result: it gets `CALLBACK_GAS`, its failure is written down,
-/// and since the output's digest is kept, anybody can bring the same output again.
+/// and since the output's digest is kept, anybody can bring the same output again. Outputs of up to 128 KiB
+/// are digested for certain within the gas that a hook has; much longer ones may not be.
 interface ICodeExecutionManager is IBlueprintServiceManager {
     /// @dev None: nobody wants a callback. Waiting: no result yet. Delivered, Failed: the callback has, or
     /// has not, succeeded.
@@ -44,7 +45,7 @@ interface ICodeExecutionManager is IBlueprintServiceManager {
     /// @notice The transaction has too little gas left to give a callback its due.
     error TooLittleGas(uint256 gasLeft);
 
-    /// @notice Bring a failed callback's output once more, with all the gas of the transaction but at least
+    /// @notice Bring a failed callback's output once more, with all the gas of the transaction and at least
     /// `CALLBACK_GAS`. Reverts, and changes nothing, when the consumer reverts again.
     /// @param output The bytes of the result, as in `JobResultSubmitted`.
     function retryCallback(uint64 serviceId, uint64 callId, bytes calldata output) external;

@@ -23,11 +23,15 @@ library PriceQuote {
         return keccak256(abi.encodePacked("\x19\x01", domain, keccak256(abi.encode(TYPEHASH, details))));
     }
 
-    /// @notice Who signed `hash`; the zero address for anything but 65 bytes r, s, v in canonical form.
-    function signer(bytes32 hash, bytes calldata signature) internal pure returns (address) {
-        if (signature.length != 65) return address(0);
+    /// @notice Whether `signature` is `operator`'s over `hash`: 65 bytes r, s, v in canonical form.
+    function isSignedBy(bytes32 hash, bytes calldata signature, address operator)
+        internal
+        pure
+        returns (bool)
+    {
+        if (signature.length != 65 || operator == address(0)) return false;
         bytes32 s = bytes32(signature[32:64]);
-        if (uint256(s) > MAX_S) return address(0);
-        return ecrecover(hash, uint8(signature[64]), bytes32(signature[:32]), s);
+        if (uint256(s) > MAX_S) return false;
+        return ecrecover(hash, uint8(signature[64]), bytes32(signature[:32]), s) == operator;
     }
 }
