@@ -1,0 +1,326 @@
+"""The strong back end: name spaces, control groups and a sized tmpfs, made by root, one launcher per sandbox.
+
+Invariant: the service never forks; it executes a launcher with an empty environment and talks to it over one
+socket. The writable file system is a detached mount that exists only as a descriptor: it is in no mount table
+of the host, and closing it destroys it. Each sandbox has a user number of its own on the machine.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from sandbox.backends.backend import BoxUsage, StageOrder, StageOutcome
+from sandbox.backends.layout import layout_of
+from sandbox.backends.report import outcome_of, task_of
+from sandbox.errors import SandboxUnavailableError, SystemFailureError
+from sandbox.inside import wire
+from sandbox.inside.orders import pack
+from sandbox.inside.root import BOX_FOLDERS
+from sandbox.kernel.cgroups import Group
+from sandbox.kernel.grouptree import GroupTree, find_group_tree
+from sandbox.kernel.mounts import new_tmpfs
+from sandbox.request import Limits
+from sandbox.result import Guarantees
+from sandbox.tree import LanguageTree
+
+__all__ = ["SlotBackend", "SlotSandbox"]
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+START = f"import sys; sys.path.insert(0, {str(PACKAGE_PARENT)!r}); from sandbox.inside.launcher import main; main()"
+UID_BASE = 700_000_000
+UID_COUNT = 1_000_000
+END_TIMEOUT_S = 10.0
+REMOVE_TIMEOUT_S = 10.0
+BOX_ROOT_INODES = 1 + len(BOX_FOLDERS)
+ENFORCED = frozenset(
+    {
+        "memory", "processes", "cpu_time", "wall_time", "disk", "inodes", "output", "unique_uid",
+    }
+)  # fmt: skip
+"""What this back end enforces from outside; the walls inside are named by the init that built them."""
+
+
+class SlotBackend:
+    """Makes sandboxes as root.
+
+    Args:
+        uid_base: first user number of the range that sandboxes run under; nothing else may use it.
+        uid_count: size of that range.
+        groups: where control groups are made; found by itself when None.
+    """
+
+    name = "slot"
+
+    def __init__(
+        self, *, uid_base: int = UID_BASE, uid_count: int = UID_COUNT, groups: GroupTree | None = None
+    ) -> None:
+        if os.geteuid() != 0:
+            raise SandboxUnavailableError("the slot back end needs root; run as root or use bubblewrap")
+        self.groups = groups or find_group_tree()
+        self.groups.prepare()
+        self._uid_base = uid_base
+        self._uid_count = uid_count
+        # Two services on one machine start at different places of the range.
+        self._next_uids = itertools.count(os.getpid() * 64)
+        self._used_uids: set[int] = set()
+        self._open: set[SlotSandbox] = set()
+        self._removals: set[str] = set()
+
+    def guarantees(self) -> Guarantees:
+        """Say what is in force; what stands inside is in each result, as init reports it."""
+        return Guarantees(backend=self.name, enforced=ENFORCED)
+
+    async def open(self, tree: LanguageTree, limits: Limits, sandbox_id: str) -> "SlotSandbox":
+        """Make the writable file system and start a launcher that builds the root.
+
+        Raises:
+            SandboxUnavailableError: the kernel refuses a mount.
+            SystemFailureError: the launcher does not start.
+        """
+        uid = self._take_uid()
+        try:
+            files_fd = _make_box(limits, uid)
+        except OSError as exc:
+            self._used_uids.discard(uid)
+            raise SandboxUnavailableError(
+                f"a tmpfs cannot be made: {exc}; the service needs CAP_SYS_ADMIN and Linux 5.12"
+            ) from exc
+        sandbox = SlotSandbox(self, tree, files_fd, uid, sandbox_id)
+        self._open.add(sandbox)
+        try:
+            await sandbox.start()
+        except BaseException:
+            await sandbox.destroy()
+            raise
+        return sandbox
+
+    async def aclose(self) -> None:
+        """Destroy every open sandbox and remove our folder of control groups."""
+        for sandbox in list(self._open):
+            await sandbox.destroy()
+        self.groups.close()
+
+    def forget(self, sandbox: "SlotSandbox") -> None:
+        """Take back what a destroyed sandbox held."""
+        self._open.discard(sandbox)
+        self._used_uids.discard(sandbox.owner_uid)
+
+    def _take_uid(self) -> int:
+        for number in itertools.islice(self._next_uids, self._uid_count):
+            uid = self._uid_base + number % self._uid_count
+            if uid not in self._used_uids:
+                self._used_uids.add(uid)
+                return uid
+        raise SystemFailureError(f"all {self._uid_count} user numbers for sandboxes are in use")
+
+
+class SlotSandbox:
+    """One sandbox of the slot back end, as the port describes it."""
+
+    def __init__(
+        self, backend: SlotBackend, tree: LanguageTree, files_fd: int, uid: int, sandbox_id: str
+    ) -> None:
+        self.files_fd = files_fd
+        self.owner_uid = uid
+        self._backend = backend
+        self._tree = tree
+        self._id = sandbox_id
+        self._stage_numbers = itertools.count()
+        self._launcher: subprocess.Popen[bytes] | None = None
+        self._complaints_fd = -1
+        self._channel: socket.socket | None = None
+        self._is_destroyed = False
+
+    async def start(self) -> None:
+        """Start the launcher and wait until it has built the root.
+
+        Raises:
+            SystemFailureError: it does not.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._channel = ours
+        self._complaints_fd = os.memfd_create("launcher-stderr", os.MFD_CLOEXEC)
+        arguments = [str(theirs.fileno()), str(self.files_fd), str(os.getpid())]
+        try:
+            self._launcher = subprocess.Popen(  # noqa: ASYNC220 - a millisecond; asyncio's own needs a thread
+                [sys.executable, "-I", "-S", "-B", "-c", START, *arguments],
+                env={},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._complaints_fd,
+                pass_fds=(theirs.fileno(), self.files_fd),
+            )
+        except OSError as exc:
+            raise SystemFailureError(f"the launcher cannot be started: {exc}") from exc
+        finally:
+            theirs.close()
+        layout = replace(layout_of(self._tree), owner_uid=self.owner_uid)
+        folders = self._backend.groups.open_folders()
+        try:
+            answer, _ = await self._ask(pack(layout), b"", folders)
+        finally:
+            for descriptor in folders:
+                os.close(descriptor)
+        if answer["error"]:
+            raise SandboxUnavailableError(
+                f"{answer['error']}; the service needs CAP_SYS_ADMIN and unconfined mounts"
+            )
+
+    async def run(self, order: StageOrder) -> StageOutcome:
+        """Run one stage in a control group of its own."""
+        name = f"{self._id}-{next(self._stage_numbers)}-{order.name}"
+        groups = self._backend.groups
+        try:
+            group = groups.create(name)
+        except OSError as exc:
+            raise SystemFailureError(
+                f"the control group of stage {order.name} cannot be made: {exc}"
+            ) from exc
+        try:
+            task = task_of(order, group, groups.folder_name(name))
+            _limit(group, order, task.processes)
+            answer, raw = await self._ask(pack(task), order.stdin, list(group.folders.values()))
+        except BaseException:
+            await self._end_launcher()
+            raise
+        finally:
+            group.close()
+            await self._remove_group(name)
+        return outcome_of(order, answer, raw, guarantees=self._backend.guarantees())
+
+    def usage(self) -> BoxUsage | None:
+        """Read how full the tmpfs is."""
+        space = os.fstatvfs(self.files_fd)
+        return BoxUsage(
+            disk_bytes=(space.f_blocks - space.f_bfree) * space.f_frsize,
+            inodes=max(0, space.f_files - space.f_ffree - BOX_ROOT_INODES),
+            is_full=space.f_bfree == 0,
+            is_out_of_inodes=space.f_ffree == 0,
+        )
+
+    async def destroy(self) -> None:
+        """End the launcher, and with it its mount name space; close the tmpfs, which destroys it."""
+        if self._is_destroyed:
+            return
+        self._is_destroyed = True
+        try:
+            await self._end_launcher()
+        finally:
+            os.close(self.files_fd)
+            if self._complaints_fd >= 0:
+                os.close(self._complaints_fd)
+            self._backend.forget(self)
+
+    async def _ask(
+        self, fields: wire.Fields, raw: bytes, descriptors: list[int]
+    ) -> tuple[wire.Fields, bytes]:
+        """Send one message with descriptors and wait for the answer."""
+        channel, loop = self._channel, asyncio.get_running_loop()
+        if channel is None:
+            raise SystemFailureError("the launcher of this sandbox has ended")
+        message = wire.encode(fields, raw)
+        try:
+            # The descriptors ride on the header, which an empty socket buffer always takes whole.
+            socket.send_fds(channel, [message[: wire.HEADER_BYTES]], descriptors)
+            await loop.sock_sendall(channel, memoryview(message)[wire.HEADER_BYTES :])
+            lengths = wire.decode_header(await _read(loop, channel, wire.HEADER_BYTES))
+            text, answer = [await _read(loop, channel, length) for length in lengths]
+        except (ConnectionError, EOFError) as exc:
+            raise SystemFailureError(f"the launcher died: {self._complaints() or exc}") from exc
+        return wire.decode_fields(text), answer
+
+    async def _end_launcher(self) -> None:
+        """Close the channel, which makes the launcher kill everything and end; wait for that."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        launcher, self._launcher = self._launcher, None
+        if launcher is None:
+            return
+        waiter = asyncio.ensure_future(_wait_exit(launcher))
+        try:
+            await asyncio.shield(waiter)
+        except asyncio.CancelledError:
+            await waiter  # a second cancellation must not leave a process behind
+            raise
+
+    async def _remove_group(self, name: str) -> None:
+        """Remove a group whose processes are dead; the kernel gives its pages back in its own time."""
+        deadline = asyncio.get_running_loop().time() + REMOVE_TIMEOUT_S
+        while not self._backend.groups.remove(name):
+            if asyncio.get_running_loop().time() > deadline:
+                raise SystemFailureError(f"the control group {name} cannot be removed")
+            await asyncio.sleep(0.005)
+
+    def _complaints(self) -> str:
+        if self._complaints_fd < 0:
+            return ""
+        return os.pread(self._complaints_fd, 4000, 0).decode(errors="replace").strip()
+
+
+async def _wait_exit(launcher: subprocess.Popen[bytes]) -> None:
+    """Wait for a process through its pidfd, without a thread; kill it when it does not end by itself."""
+    loop = asyncio.get_running_loop()
+    pidfd = os.pidfd_open(launcher.pid)
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        async with asyncio.timeout(END_TIMEOUT_S):
+            await ended.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            launcher.send_signal(signal.SIGKILL)  # its init dies with it, and everything inside with that
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        launcher.wait()
+
+
+async def _read(loop: asyncio.AbstractEventLoop, channel: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        chunk = await loop.sock_recv(channel, min(count - len(data), 1 << 20))
+        if not chunk:
+            raise EOFError("it closed the channel")
+        data += chunk
+    return bytes(data)
+
+
+def _make_box(limits: Limits, uid: int) -> int:
+    """Make the writable tmpfs with its folders; what we add ourselves is not taken from the quota."""
+    files_fd = new_tmpfs(size_bytes=limits.disk_bytes, inodes=limits.inodes + BOX_ROOT_INODES, mode=0o711)
+    try:
+        for name in BOX_FOLDERS:
+            os.mkdir(name, 0o700, dir_fd=files_fd)
+            os.chown(name, uid, uid, dir_fd=files_fd, follow_symlinks=False)
+            mode = 0o755 if name == "work" else 0o1777
+            folder = os.open(
+                name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=files_fd
+            )
+            os.fchmod(folder, mode)
+            os.close(folder)
+    except OSError:
+        os.close(files_fd)
+        raise
+    return files_fd
+
+
+def _limit(group: Group, order: StageOrder, watched_processes: int | None) -> None:
+    """Set the group's bounds; init is not in it, so the bound on tasks is the program's alone."""
+    tasks_max = order.tasks_max if watched_processes is not None else order.limits.processes
+    try:
+        group.limit(memory_bytes=order.limits.memory_bytes, tasks_max=tasks_max)
+    except OSError as exc:
+        raise SandboxUnavailableError(
+            f"a limit cannot be set: {exc}; the memory and pids controllers are needed"
+        ) from exc

@@ -1,0 +1,178 @@
+"""Process 1 of a stage: makes the last walls, starts the program as process 2, reaps, and reports.
+
+Invariant: the program is executed only when every wall stood; a step that fails ends the stage with a report
+and nothing has run. Init is outside the stage's control group (the program alone joins it, right before its
+exec), so the interpreter that runs this file distorts neither memory nor task counts, and is no target for the
+group's OOM killer. The program cannot read init (not dumpable) nor signal it (process 1 of its name space).
+
+Reports are lines on a pipe: ``ready`` (map the user name space, please), ``started <names of walls>``,
+``exec <errno>``, ``ended <wait status> <minor faults> <major faults> <voluntary switches> <involuntary>``,
+``failed <text>``.
+"""
+
+import contextlib
+import os
+import resource
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from sandbox.inside.orders import StageTask
+from sandbox.inside.root import mount_proc
+from sandbox.kernel.cgroups import Group
+from sandbox.kernel.privileges import die_with_parent, drop_privileges, hide_memory
+from sandbox.kernel.rlimits import apply_rlimits
+from sandbox.kernel.seccomp import install_filter
+from sandbox.kernel.syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    clone3,
+    close_except,
+    sethostname,
+    unshare,
+)
+
+__all__ = ["STAGE_NAMESPACES", "Pipes", "be_init"]
+
+STAGE_NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+"""Made with init by root of the initial user name space; the user and cgroup name spaces follow inside."""
+
+WALLS = (
+    "pid_namespace", "mount_namespace", "network_namespace", "network_none", "ipc_namespace", "uts_namespace",
+    "user_namespace", "cgroup_namespace", "read_only_root", "proc_masked", "file_size", "open_files",
+    "core_dumps_none", "capabilities_none", "no_new_privileges", "seccomp",
+)  # fmt: skip
+"""What stands when the program is executed: every step below raises when it cannot be done."""
+
+HOST_NAME = "sandbox"
+OOM_SCORE = "500"
+EXIT_OF_INIT = 0
+EXIT_FAILED = 70
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipes:
+    """The ends that init holds, all of them closed on exec."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+    report: int
+    """Written: the lines above."""
+    release: int
+    """Read: one byte when the user name space is mapped; end of file when the launcher is dead."""
+
+
+def be_init(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) -> NoReturn:
+    """Run as process 1 until the stage is over."""
+    try:
+        status = _live(task, group, program_filter, pipes)
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        counts = (usage.ru_minflt, usage.ru_majflt, usage.ru_nvcsw, usage.ru_nivcsw)
+        _report(pipes, f"ended {status} {' '.join(map(str, counts))}")
+    except BaseException as exc:  # noqa: BLE001 - the only way out of process 1 is a report and an exit
+        _report(pipes, f"failed {type(exc).__name__}: {exc}")
+        os._exit(EXIT_FAILED)
+    os._exit(EXIT_OF_INIT)
+
+
+def _live(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) -> int:
+    die_with_parent()
+    ends = (pipes.stdin, pipes.stdout, pipes.stderr, pipes.report, pipes.release)
+    close_except({0, 1, 2, *ends, *group.folders.values()})
+    os.setsid()
+    sethostname(HOST_NAME)
+    mount_proc()
+    os.setgroups([])
+    unshare(CLONE_NEWUSER)
+    _report(pipes, "ready")
+    if os.read(pipes.release, 1) != b"1":
+        raise ConnectionError("the launcher is gone")
+
+    failure_out, failure_in = os.pipe()
+    program = clone3(0, cgroup_fd=group.folders["unified"] if group.version == 2 else None)  # noqa: PLR2004
+    if program is None:
+        _be_program(task, group, program_filter, pipes, failure_in)
+    os.close(failure_in)
+    os.close(program.pidfd)
+    _settle(group, program_filter, pipes)
+
+    with os.fdopen(failure_out, "rb") as file:
+        failure = file.read().decode()
+    if failure:
+        _report(pipes, failure)
+        os._exit(EXIT_FAILED)
+    _report(pipes, f"started {' '.join(WALLS)}")
+    return _reap(program.pid)
+
+
+def _settle(group: Group, program_filter: bytes, pipes: Pipes) -> None:
+    """Give up what init no longer needs: streams, the group, privileges."""
+    for descriptor in (pipes.stdin, pipes.stdout, pipes.stderr):
+        os.close(descriptor)
+    group.close()
+    for number in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)  # default actions do not reach process 1
+    drop_privileges()
+    hide_memory()
+    die_with_parent()
+    # The launcher may have died before the line above: then its end of the release pipe is closed.
+    if select.select([pipes.release], [], [], 0)[0]:
+        raise ConnectionError("the launcher is gone")
+    install_filter(program_filter)
+
+
+def _reap(program_pid: int) -> int:
+    """Wait until the program ends, kill what it left, and return its wait status."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == program_pid:
+            break
+    while True:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return status
+
+
+def _be_program(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes, failure: int) -> NoReturn:
+    """Run as process 2 up to its exec; what goes wrong is written to ``failure``, which exec closes."""
+    try:
+        os.setsid()
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="utf-8")
+        if group.version == 1:
+            group.join()
+        unshare(CLONE_NEWCGROUP)
+        for number, descriptor in enumerate((pipes.stdin, pipes.stdout, pipes.stderr)):
+            os.dup2(descriptor, number)
+        # SECURITY: nothing but the three streams survives (test_no_descriptor_of_ours_is_open_inside).
+        close_except({0, 1, 2, failure})
+        os.chdir("/work")
+        os.umask(0o022)
+        apply_rlimits(dict(task.rlimits))
+        for signal_number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(signal_number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        drop_privileges()
+        install_filter(program_filter)
+    except BaseException as exc:  # noqa: BLE001 - reported to init, which ends the stage
+        os.write(failure, f"failed {type(exc).__name__}: {exc}".encode())
+        os._exit(EXIT_FAILED)
+    try:
+        os.execve(task.argv[0], task.argv, dict(task.env))  # noqa: S606 - no shell is what we want
+    except OSError as exc:
+        os.write(failure, f"exec {exc.errno}".encode())
+    os._exit(EXIT_FAILED)
+
+
+def _report(pipes: Pipes, line: str) -> None:
+    os.write(pipes.report, line.replace("\n", " ").encode() + b"\n")

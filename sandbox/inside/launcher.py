@@ -1,0 +1,184 @@
+"""The launcher: one small process for each sandbox, between the service and the program.
+
+It builds the root, starts each stage's init, watches it, and answers with facts. It is executed afresh with an
+empty environment, so that the service itself never forks and nothing of it can leak inside.
+
+Invariant: it dies with the service (parent death signal, and end of file on the channel), and everything
+inside dies with it; groups that a dead service cannot remove any more, it removes.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+
+from sandbox.inside import wire
+from sandbox.inside.capture import Capture
+from sandbox.inside.init import STAGE_NAMESPACES, Pipes, be_init
+from sandbox.inside.orders import (
+    StageAnswer,
+    StageTask,
+    StreamFacts,
+    pack,
+    unpack_layout,
+    unpack_task,
+)
+from sandbox.inside.root import build_root
+from sandbox.inside.watch import ServiceGoneError, StageFailedError, StageStreams, Watch
+from sandbox.kernel.cgroups import Group
+from sandbox.kernel.privileges import INSIDE_ID, die_with_parent
+from sandbox.kernel.seccomp import compile_filter
+from sandbox.kernel.syscalls import clone3
+
+__all__ = ["main"]
+
+REMOVE_TIMEOUT_S = 5.0
+
+
+def main() -> None:
+    """Serve one sandbox. Arguments: descriptor of the channel, of the writable file system, service's number."""
+    channel_fd, box_fd, service_pid = (int(argument) for argument in sys.argv[1:4])
+    die_with_parent()
+    if os.getppid() != service_pid:
+        sys.exit("the service is gone")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the service to handle
+    channel = socket.socket(fileno=channel_fd)
+    launcher = Launcher(channel, box_fd)
+    with contextlib.suppress(EOFError, ServiceGoneError, BrokenPipeError, ConnectionResetError):
+        launcher.serve()
+
+
+class Launcher:
+    """The state of one launcher.
+
+    Args:
+        channel: to the service, blocking.
+        box_fd: the detached writable tmpfs.
+    """
+
+    def __init__(self, channel: socket.socket, box_fd: int) -> None:
+        self._channel = channel
+        self._box_fd = box_fd
+        self._proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._filter = compile_filter()
+        self._owner_uid = 0
+        self._group_folders: list[int] = []
+
+    def serve(self) -> None:
+        """Build the root, then run stages until the service closes the channel.
+
+        Raises:
+            EOFError: the service closed the channel between two stages: the usual end.
+            ServiceGoneError: it closed it during a stage, which is dead.
+        """
+        fields, _, self._group_folders = wire.receive(self._channel)
+        layout = unpack_layout(fields)
+        self._owner_uid = layout.owner_uid
+        try:
+            build_root(layout, self._box_fd)
+        except OSError as exc:
+            wire.send(self._channel, {"error": f"the root could not be built: {exc}"})
+            return
+        wire.send(self._channel, {"error": ""})
+        while True:
+            fields, stdin, descriptors = wire.receive(self._channel)
+            task = unpack_task(fields)
+            group = Group(task.group_version, dict(zip(task.controllers, descriptors, strict=True)))
+            try:
+                answer, raw = self._run(task, group, stdin)
+            except StageFailedError as exc:
+                answer, raw = {"error": str(exc), "exec_errno": exc.exec_errno}, b""
+            except ServiceGoneError:
+                self._remove_groups(task.group_name)
+                raise
+            finally:
+                group.close()
+            wire.send(self._channel, answer, raw)
+
+    def _run(self, task: StageTask, group: Group, stdin: bytes) -> tuple[wire.Fields, bytes]:
+        stdin_out, stdin_in = os.pipe()
+        stdout_out, stdout_in = os.pipe()
+        stderr_out, stderr_in = os.pipe()
+        report_out, report_in = os.pipe()
+        release_out, release_in = os.pipe()
+        for descriptor in (stdin_out, stdout_in, stderr_in):
+            os.fchown(
+                descriptor, self._owner_uid, self._owner_uid
+            )  # so that /dev/stdout can be opened inside
+        for descriptor in (stdin_in, report_out):
+            os.set_blocking(descriptor, False)
+        pipes = Pipes(
+            stdin=stdin_out, stdout=stdout_in, stderr=stderr_in, report=report_in, release=release_out
+        )
+        init = clone3(STAGE_NAMESPACES)
+        if init is None:
+            be_init(task, group, self._filter, pipes)
+        for descriptor in (stdin_out, stdout_in, stderr_in, report_in, release_out):
+            os.close(descriptor)
+        streams = StageStreams(
+            stdin_fd=stdin_in,
+            stdin=memoryview(stdin),
+            stdout=Capture(stdout_out, keep_bytes=task.output_bytes),
+            stderr=Capture(stderr_out, keep_bytes=task.output_bytes),
+            report_fd=report_out,
+        )
+
+        def map_ids() -> None:
+            self._write_maps(init.pid)
+            os.write(release_in, b"1")
+
+        watch = Watch(task, group, init, self._box_fd, streams, self._channel.fileno(), map_ids)
+        try:
+            watch.run()
+        finally:
+            streams.close()
+            os.close(release_in)
+            os.close(init.pidfd)
+        return pack(_answer(watch)) | {"error": ""}, bytes(streams.stdout.data + streams.stderr.data)
+
+    def _write_maps(self, pid: int) -> None:
+        """Map `INSIDE_ID` to the sandbox's own number on this machine, and nothing else."""
+        line = f"{INSIDE_ID} {self._owner_uid} 1\n"
+        for name, text in (("setgroups", "deny"), ("uid_map", line), ("gid_map", line)):
+            descriptor = os.open(f"{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._proc_fd)
+            try:
+                os.write(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+
+    def _remove_groups(self, name: str) -> None:
+        """Remove the stage's groups; the service, if it still lives, finds them gone, which is as well."""
+        deadline = time.monotonic() + REMOVE_TIMEOUT_S
+        for folder in self._group_folders:
+            while time.monotonic() < deadline:
+                try:
+                    os.rmdir(name, dir_fd=folder)
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    time.sleep(0.01)
+                else:
+                    break
+
+
+def _answer(watch: Watch) -> StageAnswer:
+    streams = watch.streams
+    return StageAnswer(
+        wait_status=watch.end[0] if watch.end and not watch.killed_for else None,
+        killed_for=watch.killed_for,
+        hits=sorted(watch.hits),
+        walls=watch.walls,
+        stdout=_facts(streams.stdout),
+        stderr=_facts(streams.stderr),
+        wall_time_s=watch.wall_time_s,
+        processes_peak=watch.processes_peak or None,
+        group=watch.group.usage(),
+        sample=watch.memory_sample,
+        resources=watch.end[1:] if watch.end else None,
+    )
+
+
+def _facts(capture: Capture) -> StreamFacts:
+    return StreamFacts(kept_bytes=len(capture.data), size_bytes=capture.size_bytes, sha256=capture.sha256)

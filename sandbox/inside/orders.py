@@ -1,0 +1,116 @@
+"""What the service tells a launcher, as types that both ends share.
+
+Invariant: plain numbers, strings and lists, so that an order goes through JSON unchanged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from sandbox.inside.wire import Fields
+from sandbox.kernel.cgroups import GroupUsage
+
+__all__ = [
+    "Layout",
+    "StageAnswer",
+    "StageTask",
+    "StreamFacts",
+    "pack",
+    "unpack_answer",
+    "unpack_layout",
+    "unpack_task",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The root that a launcher builds: what of the machine shows where, everything read-only."""
+
+    binds: list[tuple[str, str]]
+    """Path on this machine, path inside (without the leading slash)."""
+    links: list[tuple[str, str]]
+    """Target, path inside: symbolic links."""
+    texts: list[tuple[str, str]]
+    """Path inside, text: small files that we write ourselves."""
+    owner_uid: int
+    """The user and group on this machine that ``INSIDE_ID`` is mapped to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTask:
+    """One stage, as the launcher needs it."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    rlimits: list[tuple[int, int]]
+    wall_time_s: float
+    cpu_time_s: float
+    processes: int | None
+    """Processes that the watch allows; None where the group's task bound does it."""
+    output_bytes: int
+    group_version: int
+    group_name: str
+    """The name of the group's folder in each hierarchy."""
+    controllers: list[str]
+    """Names of the group's folders, in the order of the descriptors that come with the task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamFacts:
+    """One captured stream; the kept bytes travel beside the answer."""
+
+    kept_bytes: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageAnswer:
+    """What the launcher saw of one stage. Raw part of its message: kept stdout, then kept stderr."""
+
+    wait_status: int | None
+    """As waitpid(2) gives it; None when the watch killed the stage."""
+    killed_for: str
+    """``wall``, ``cpu``, ``processes`` or empty."""
+    hits: list[str]
+    """``disk`` and ``inodes`` where the tmpfs was seen full."""
+    walls: list[str]
+    stdout: StreamFacts
+    stderr: StreamFacts
+    wall_time_s: float
+    processes_peak: int | None
+    group: GroupUsage
+    """The group's counters after the end."""
+    sample: GroupUsage | None
+    """The group's counters when the most anonymous memory was seen; None for a very short stage."""
+    resources: list[int] | None
+    """Minor and major faults, voluntary and involuntary switches, of all that init reaped; None when killed."""
+
+
+def pack(value: Layout | StageTask | StageAnswer) -> Fields:
+    """Return the fields of an order or an answer."""
+    return asdict(value)
+
+
+def unpack_layout(fields: Fields) -> Layout:
+    """Build a layout from what came through JSON."""
+    return Layout(**fields)  # type: ignore[arg-type]  # both ends are ours, and of the same version
+
+
+def unpack_task(fields: Fields) -> StageTask:
+    """Build a task from what came through JSON."""
+    return StageTask(**fields)  # type: ignore[arg-type]  # both ends are ours, and of the same version
+
+
+def unpack_answer(fields: Fields) -> StageAnswer:
+    """Build an answer from what came through JSON."""
+    built = dict(fields)
+    for name, kind in (
+        ("stdout", StreamFacts),
+        ("stderr", StreamFacts),
+        ("group", GroupUsage),
+        ("sample", GroupUsage),
+    ):
+        part = built[name]
+        if isinstance(part, dict):
+            built[name] = kind(**part)
+    return StageAnswer(**built)  # type: ignore[arg-type]  # both ends are ours, and of the same version
