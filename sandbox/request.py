@@ -5,7 +5,10 @@ so that nothing below has to. Which languages and versions exist is the executor
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+
+from sandbox import wellformed
+from sandbox.errors import RequestError
 
 __all__ = ["Dependency", "ExecutionRequest", "Limits", "SourceFile"]
 
@@ -29,6 +32,10 @@ class Limits:
     output_bytes: int = 1 * MIB
     """How much of stdout, and of stderr, is kept; the rest is counted and digested."""
 
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            wellformed.check_positive(f"limits.{each.name}", getattr(self, each.name))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
@@ -36,6 +43,9 @@ class SourceFile:
 
     path: str
     content: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        wellformed.check_path("files", self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +55,9 @@ class Dependency:
     name: str
     requirement: str = ""
     source: str = ""
+
+    def __post_init__(self) -> None:
+        wellformed.check_dependency("dependencies", self.name, self.requirement, self.source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +81,58 @@ class ExecutionRequest:
     options: Mapping[str, str] = field(default_factory=dict)
     outputs: Sequence[str] = ()
     """Paths under ``/work`` whose content is to come back, files or folders."""
+
+    def __post_init__(self) -> None:
+        """Check every field, and keep copies of the containers that the caller could still change.
+
+        Raises:
+            RequestError: a field is malformed; the message names it, what is expected and what came.
+        """
+        for name in ("files", "args", "dependencies", "outputs"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("env_vars", "options"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
+        if not self.language:
+            raise RequestError("language: a name is expected, received an empty text")
+        wellformed.check_text("language", self.language, most=64)
+        wellformed.check_text("runtime", self.runtime, most=64)
+        self._check_files()
+        self._check_surroundings()
+        if self.timeout_s is not None:
+            wellformed.check_positive("timeout_s", self.timeout_s, most=wellformed.MAX_TIMEOUT_S)
+
+    def _check_files(self) -> None:
+        if not self.files:
+            raise RequestError("files: at least one file is expected, received none")
+        wellformed.check_count("files", len(self.files), wellformed.MAX_FILES)
+        wellformed.check_size("files", sum(len(f.content) for f in self.files), wellformed.MAX_FILES_BYTES)
+        wellformed.check_disjoint("files", [file.path for file in self.files])
+        if self.entry_point:
+            wellformed.check_path("entry_point", self.entry_point)
+        for file in self.files:
+            is_started = len(self.files) == 1 or file.path == self.entry_point
+            wellformed.check_source("files", file.path, file.content, is_started=is_started)
+        wellformed.check_count("outputs", len(self.outputs), wellformed.MAX_OUTPUTS)
+        for path in self.outputs:
+            wellformed.check_path("outputs", path)
+
+    def _check_surroundings(self) -> None:
+        """Check what the program is given beside its files."""
+        wellformed.check_size("stdin", len(self.stdin), wellformed.MAX_STDIN_BYTES)
+        wellformed.check_count("args", len(self.args), wellformed.MAX_ARGS)
+        most = wellformed.MAX_ARGS_BYTES
+        sizes = [wellformed.check_text("args", a, most=most, may_have_controls=True) for a in self.args]
+        wellformed.check_size("args", sum(sizes), most)
+        wellformed.check_count("env_vars", len(self.env_vars), wellformed.MAX_ENV_VARS)
+        most, size = wellformed.MAX_ENV_BYTES, 0
+        for name, value in self.env_vars.items():
+            wellformed.check_env_name("env_vars", name)
+            size += len(name) + wellformed.check_text(
+                f"env_vars.{name}", value, most=most, may_have_controls=True
+            )
+        wellformed.check_size("env_vars", size, most)
+        wellformed.check_count("dependencies", len(self.dependencies), wellformed.MAX_DEPENDENCIES)
+        wellformed.check_count("options", len(self.options), wellformed.MAX_OPTIONS)
+        for name, value in self.options.items():
+            wellformed.check_option_name("options", name)
+            wellformed.check_text(f"options.{name}", value, most=256)
