@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from blueprint.chain.devchain.accounts import TEST_MNEMONIC, DevAccount, derive_accounts
+from blueprint.chain.devaccounts import TEST_MNEMONIC, DevAccount, derive_accounts
 from blueprint.chain.devchain.engine import Engine
 from blueprint.chain.devchain.server import RpcServer
 from blueprint.errors import ConfigError

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from blueprint.chain.devchain.accounts import DevAccount
+from blueprint.chain.devaccounts import DevAccount
 from blueprint.chain.devchain.errors import INTERNAL_ERROR, METHOD_NOT_FOUND, JsonRpcError
 from blueprint.chain.devchain.fees import Fees
 from blueprint.chain.devchain.filters import Filters

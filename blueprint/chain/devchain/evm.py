@@ -32,7 +32,7 @@ from eth_typing import Address as EvmAddress
 from eth_typing import BlockNumber
 from rlp import encode as encode_header  # type: ignore[import-untyped]  # the package carries no types
 
-from blueprint.chain.devchain.accounts import DevAccount
+from blueprint.chain.devaccounts import DevAccount
 from blueprint.types import Address, Hash
 
 __all__ = ["BlockBuilder", "CallOutcome", "CallRequest", "Evm", "MinedLog", "SealedBlock", "base_fee_wei"]

@@ -15,7 +15,7 @@ from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
 from rlp.exceptions import RLPException  # type: ignore[import-untyped]  # the package carries no types
 
-from blueprint.chain.devchain.accounts import DevAccount
+from blueprint.chain.devaccounts import DevAccount
 from blueprint.chain.devchain.errors import INVALID_PARAMS, SERVER_ERROR, JsonRpcError
 from blueprint.chain.devchain.evm import Evm, SealedBlock, base_fee_wei
 from blueprint.chain.devchain.pool import PooledTransaction, TransactionPool

@@ -9,7 +9,7 @@ from dataclasses import replace
 from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
 
-from blueprint.chain.devchain.accounts import DevAccount
+from blueprint.chain.devaccounts import DevAccount
 from blueprint.chain.devchain.errors import INVALID_PARAMS, SERVER_ERROR, JsonRpcError
 from blueprint.chain.devchain.fees import Fees
 from blueprint.chain.devchain.formats import data

@@ -1,11 +1,13 @@
-"""The funded accounts of the embedded chain: the well-known ones of the public test mnemonic.
+"""The funded accounts of a development chain: the well-known ones of the public test mnemonic.
 
 Invariant: the list depends only on the mnemonic and the count, so every start offers the same keys.
 """
 
 from dataclasses import dataclass, field
 
-from eth_tester.backends.pyevm.main import get_account_keys_from_mnemonic
+from eth_account.hdaccount import seed_from_mnemonic
+from eth_account.hdaccount.deterministic import HDPath
+from eth_keys.datatypes import PrivateKey
 from eth_utils.address import to_checksum_address
 
 from blueprint.types import Address
@@ -34,7 +36,8 @@ class DevAccount:
 
 def derive_accounts(count: int, *, mnemonic: str = TEST_MNEMONIC) -> tuple[DevAccount, ...]:
     """Derive the first ``count`` accounts on the path of BIP-44 that Ethereum wallets use."""
-    keys = get_account_keys_from_mnemonic(mnemonic, quantity=count, hd_path=_DERIVATION_PATH)
+    seed = seed_from_mnemonic(mnemonic, passphrase="")
+    keys = (PrivateKey(HDPath(f"{_DERIVATION_PATH}/{index}").derive(seed)) for index in range(count))
     return tuple(
         DevAccount(address=Address(key.public_key.to_canonical_address()), private_key=key.to_bytes())
         for key in keys
