@@ -1,4 +1,4 @@
-"""JavaScript: Node.js runs the file and tells CommonJS from an ES module by the source and ``package.json``."""
+"""JavaScript: Node.js runs the file, and tells CommonJS from an ES module by source and ``package.json``."""
 
 from sandbox.languages.entry import choose_entry, inside
 from sandbox.languages.heap import heap_mib

@@ -48,7 +48,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The files to lay down under ``/work`` beside the user's own, and the stages in order, ``run`` the last."""
+    """The files to lay down under ``/work`` beside the user's own, and the stages in order."""
 
     files: Sequence[SourceFile] = ()
     stages: tuple[Stage, ...]

@@ -13,6 +13,7 @@ from sandbox.tree import Runtime
 __all__ = ["Swift"]
 
 SUFFIXES = (".swift",)
+MAIN = ("main.swift", "Sources/main.swift")
 OPTIONS = {"optimize": ("true", "false"), "language_mode": ("5", "6")}
 _MAIN_ATTRIBUTE = re.compile(rb"^[ \t]*@main\b", re.MULTILINE)
 
@@ -45,10 +46,11 @@ class Swift:
         flags: list[str] = ["-O"] if options["optimize"] == "true" else ["-Onone"]
         flags += ["-swift-version", options["language_mode"]]
         extra: list[SourceFile] = []
+        entry = choose_entry(request, suffixes=SUFFIXES, usual=MAIN) if request.entry_point else None
         if any(_MAIN_ATTRIBUTE.search(file.content) for file in files):
             flags.append("-parse-as-library")
         elif len(files) > 1:
-            entry = choose_entry(request, suffixes=SUFFIXES, usual=("main.swift", "Sources/main.swift"))
+            entry = entry or choose_entry(request, suffixes=SUFFIXES, usual=MAIN)
             if entry.path.rpartition("/")[2] != "main.swift":
                 renamed = SourceFile(path=".entry/main.swift", content=entry.content)
                 extra.append(renamed)

@@ -1,0 +1,130 @@
+"""Builds a language tree from the recipe.
+
+Invariant: a build either ends in a complete, verified tree or leaves nothing behind; two builders on one
+machine never work at the same time, and the second reuses what the first has made.
+"""
+
+import errno
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandbox.errors import SandboxUnavailableError
+from sandbox.rootfs.bootstrap import bootstrap, require_tools
+from sandbox.rootfs.npm import fetch_packages
+from sandbox.rootfs.progress import Progress, silent
+from sandbox.rootfs.recipe import Recipe, load_recipe
+from sandbox.rootfs.reporter import Reporter
+from sandbox.rootfs.seal import installed_packages, measure
+from sandbox.rootfs.shell import TreeShell
+from sandbox.rootfs.trees import Manifest, build_folder, canonical, find_tree, locked, publish
+from sandbox.rootfs.trim import strip_special_bits, trim
+from sandbox.rootfs.verify import verify
+from sandbox.rootfs.warm import warm_up
+from sandbox.tree import LanguageTree, Runtime
+
+__all__ = ["build_tree"]
+
+GIB = 1024**3
+
+
+def build_tree(
+    state_dir: Path, languages: Sequence[str] = (), *, progress: Progress = silent, force: bool = False
+) -> LanguageTree:
+    """Build a tree with the languages, or return one that is already there.
+
+    It takes minutes and gigabytes; call it from the main thread, so that an interrupt ends it.
+
+    Args:
+        state_dir: the node's state directory; the tree is made under ``trees`` in it.
+        languages: names or aliases; empty for all. Python is always added.
+        progress: receives a report at the start and end of each phase, and some within.
+        force: build even when a tree of the current recipe is there.
+
+    Raises:
+        RequestError: no language has one of the names.
+        SandboxUnavailableError: a program, a right or room on the disk is missing; the message holds the fix.
+        SystemFailureError: the build failed; building again may work (a mirror that could not be reached).
+    """
+    recipe = load_recipe(canonical(languages))
+    wanted = tuple(language.name for language in recipe.languages)
+    if not force and (tree := find_tree(state_dir, wanted)):
+        return tree
+    require_tools()
+    reporter = Reporter(progress)
+    with locked(
+        state_dir, lambda: reporter.begin("wait", "another build is going on; waiting for it")
+    ) as trees:
+        if not force and (tree := find_tree(state_dir, wanted)):
+            reporter.finish()
+            return tree
+        try:
+            with build_folder(trees) as folder:
+                _require_room(recipe, folder)
+                return publish(folder, trees, _build(recipe, folder, reporter))
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:
+                raise
+            raise SandboxUnavailableError(_full(recipe, trees)) from exc
+
+
+def _build(recipe: Recipe, folder: Path, reporter: Reporter) -> Manifest:
+    root = folder / "root"
+    bootstrap(recipe, root, folder, reporter)
+    packages = installed_packages(root)
+    reporter.begin("npm", "fetching what comes from npm")
+    npm_packages = fetch_packages(recipe, root, folder / "npm", reporter.note)
+    reporter.begin("trim", "taking out what no program needs")
+    trim(root, recipe.trims)
+    strip_special_bits(root)
+    reporter.begin("warm", "filling the caches of compilers")
+    for language in recipe.languages:
+        warm_up(language, TreeShell(root, _work(folder, f"warm-{language.name}")))
+    runtimes = _verified(recipe, root, folder, reporter)
+    reporter.begin("seal", "measuring the tree")
+    content = measure(root)
+    reporter.note(
+        f"{content.files:,} files, {content.size_bytes / 1000**2:,.0f} MB, digest {content.digest[:16]}"
+    )
+    reporter.finish()
+    return Manifest(
+        digest=content.digest,
+        recipe=recipe.digest,
+        suite=recipe.suite,
+        architecture=recipe.architecture,
+        runtimes=runtimes,
+        packages=packages,
+        npm={package.name: package.version for package in npm_packages},
+        size_bytes=content.size_bytes,
+        files=content.files,
+        phases_s={phase: round(seconds, 1) for phase, seconds in reporter.times_s.items()},
+    )
+
+
+def _verified(recipe: Recipe, root: Path, folder: Path, reporter: Reporter) -> tuple[Runtime, ...]:
+    reporter.begin("verify", "running a program in each language")
+    runtimes = []
+    for language in recipe.languages:
+        runtime = verify(language, TreeShell(root, _work(folder, f"verify-{language.name}")))
+        runtimes.append(runtime)
+        reporter.note(f"{runtime.language} {runtime.version} answers")
+    return tuple(runtimes)
+
+
+def _work(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.mkdir()
+    return path
+
+
+def _require_room(recipe: Recipe, folder: Path) -> None:
+    if shutil.disk_usage(folder).free < recipe.disk_bytes:
+        raise SandboxUnavailableError(_full(recipe, folder))
+
+
+def _full(recipe: Recipe, folder: Path) -> str:
+    free = shutil.disk_usage(folder).free
+    return (
+        f"language tree: the build needs about {recipe.disk_bytes / GIB:.1f} GiB under {folder.parent}, "
+        f"{free / GIB:.1f} GiB are free; make room, choose another state directory, or build fewer languages"
+    )

@@ -1,0 +1,83 @@
+"""Runs the programs of a build so that none outlives the build.
+
+Invariant: a child started here dies with this process, even by ``kill -9``: the parent-death signal ends it,
+and as root its own pid namespace takes every descendant along, its own mount namespace every mount.
+"""
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+__all__ = ["Finished", "is_root", "leashed", "run_streaming"]
+
+KEPT_LINES = 200
+
+
+class Finished:
+    """How a child ended: its exit code and its last lines of output."""
+
+    def __init__(self, exit_code: int, lines: Sequence[str]) -> None:
+        self.exit_code = exit_code
+        self.lines = tuple(lines)
+
+    def says(self, words: str) -> bool:
+        """Tell whether one of the kept lines holds the words."""
+        return any(words in line for line in self.lines)
+
+
+def is_root() -> bool:
+    """Tell whether this process may mount and make device nodes."""
+    return os.geteuid() == 0
+
+
+def leashed(argv: Sequence[str]) -> list[str]:
+    """Prefix a command so that it dies with this process, and as root all that it started too."""
+    leash = ["setpriv", "--pdeathsig", "KILL"]
+    if is_root():
+        leash += ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]
+    return [*leash, *argv]
+
+
+def run_streaming(
+    argv: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdout: IO[bytes] | None = None,
+) -> Finished:
+    """Run a command and hand over its output line by line.
+
+    Args:
+        argv: the command.
+        on_line: called with each line of standard output and standard error, without its end.
+        env: the whole environment; None for this process's.
+        cwd: the working directory.
+        stdout: where standard output goes instead, as it is; then only standard error is read as lines.
+    """
+    lines: list[str] = []
+    child = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout or subprocess.PIPE,
+        stderr=subprocess.PIPE if stdout else subprocess.STDOUT,
+        env=env,
+        cwd=cwd,
+        start_new_session=True,  # an interrupt of the terminal reaches us alone; we end the child
+    )
+    try:
+        pipe = child.stderr if stdout else child.stdout
+        assert pipe is not None
+        with pipe:
+            for raw in pipe:
+                line = raw.decode("utf-8", "replace").rstrip("\r\n")
+                lines.append(line)
+                del lines[:-KEPT_LINES]
+                on_line(line)
+        return Finished(child.wait(), lines)
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()

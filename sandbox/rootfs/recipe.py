@@ -1,0 +1,175 @@
+"""The recipe of a language tree: what ``recipe.toml`` says, parsed and resolved for one processor.
+
+Invariant: a `Recipe` that exists is complete: every language's programs are absolute paths inside the tree,
+and every package of npm has the digest of its archive.
+"""
+
+import hashlib
+import platform
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.errors import RequestError, SandboxUnavailableError
+
+__all__ = ["LanguageRecipe", "NpmPackage", "Recipe", "load_recipe", "recipe_digest"]
+
+BUILDER_VERSION = 1
+"""Raised when the builder makes other trees of the same recipe file."""
+RECIPE_FILE = Path(__file__).with_name("recipe.toml")
+
+PROCESSORS = {
+    "x86_64": {"arch": "amd64", "multiarch": "x86_64-linux-gnu", "go_arch": "amd64"},
+    "aarch64": {"arch": "arm64", "multiarch": "aarch64-linux-gnu", "go_arch": "arm64"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NpmPackage:
+    """A package of npm that comes into the tree."""
+
+    name: str
+    version: str
+    integrity: str
+    """``sha512-`` and the base64 digest of the archive, as npm writes it."""
+    files: Mapping[str, str]
+    """Path inside the package (``.`` for all of it) to path inside the tree."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageRecipe:
+    """What one language adds to a tree."""
+
+    name: str
+    packages: tuple[str, ...]
+    npm: tuple[NpmPackage, ...]
+    trims: tuple[str, ...]
+    programs: Mapping[str, str]
+    version_argv: tuple[str, ...]
+    """The command whose output holds the version, run inside the tree."""
+    warm_up: str
+    """Which cache is filled after the trim: ``go``, ``swift`` or empty."""
+    disk_bytes: int
+    """What the build needs at its largest moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that one tree is made of."""
+
+    suite: str
+    architecture: str
+    """Debian's name of the processor."""
+    digest: str
+    packages: tuple[str, ...]
+    trims: tuple[str, ...]
+    languages: tuple[LanguageRecipe, ...]
+    disk_bytes: int
+    pip_requirement: str
+    """A wheel with npm, and the digests that pip may accept for it."""
+    pip_sha256: tuple[str, ...]
+
+
+def recipe_digest() -> str:
+    """Return the hexadecimal SHA-256 that names the recipe: its file and the builder's own version."""
+    return hashlib.sha256(RECIPE_FILE.read_bytes() + b"\0%d" % BUILDER_VERSION).hexdigest()
+
+
+def load_recipe(languages: Sequence[str], machine: str | None = None) -> Recipe:
+    """Read the recipe for some languages; those that are always in are added.
+
+    Args:
+        languages: names of languages; empty for all of them.
+        machine: the processor as ``uname -m`` names it; None for this machine's.
+
+    Raises:
+        RequestError: a language has no recipe.
+        SandboxUnavailableError: there is no recipe for this processor.
+    """
+    machine = machine or platform.machine()
+    if machine not in PROCESSORS:
+        raise SandboxUnavailableError(
+            f"language tree: the recipe knows the processors {', '.join(PROCESSORS)}, "
+            f"this one is {machine!r}; use the host tree instead"
+        )
+    words = PROCESSORS[machine]
+    data = tomllib.loads(RECIPE_FILE.read_text(encoding="utf-8"))
+    unknown = [name for name in languages if name not in data["languages"]]
+    if unknown:
+        raise RequestError(
+            f"languages: expected some of {', '.join(data['languages'])}, received {', '.join(unknown)}"
+        )
+    wanted = set(languages or data["languages"]) | set(data["base"]["languages"])
+    chosen = tuple(
+        _language(name, data["languages"][name], data["npm"], words)
+        for name in data["languages"]
+        if name in wanted
+    )
+    base = data["base"]
+    return Recipe(
+        suite=data["suite"],
+        architecture=words["arch"],
+        digest=recipe_digest(),
+        packages=tuple(base["packages"]) + tuple(name for language in chosen for name in language.packages),
+        trims=_filled(base["trims"], words) + tuple(glob for language in chosen for glob in language.trims),
+        languages=chosen,
+        disk_bytes=(base["disk_mb"] << 20) + sum(language.disk_bytes for language in chosen),
+        pip_requirement=data["npm_from_pip"]["requirement"],
+        pip_sha256=tuple(data["npm_from_pip"]["sha256"]),
+    )
+
+
+def _language(
+    name: str, data: Mapping[str, object], npm: Mapping[str, Mapping[str, object]], words: Mapping[str, str]
+) -> LanguageRecipe:
+    under = _text(data.get("trims_tools_under", ""))
+    tools = tuple(f"{under}/{tool}" for tool in _texts(data.get("trims_tools", [])))
+    return LanguageRecipe(
+        name=name,
+        packages=_texts(data.get("packages", [])),
+        npm=tuple(_npm_package(npm[key], words["arch"]) for key in _texts(data.get("npm", []))),
+        trims=_filled((*_texts(data.get("trims", [])), *tools), words),
+        programs={role: _fill(path, words) for role, path in _table(data["programs"]).items()},
+        version_argv=_filled(_texts(data["version"]), words),
+        warm_up=_text(data.get("warm_up", "")),
+        disk_bytes=int(_text(str(data["disk_mb"]))) << 20,
+    )
+
+
+def _npm_package(data: Mapping[str, object], architecture: str) -> NpmPackage:
+    source = _table(data["any"] if "any" in data else data[architecture])
+    return NpmPackage(
+        name=source["name"],
+        version=_text(data["version"]),
+        integrity=source["integrity"],
+        files=_table(data["files"]),
+    )
+
+
+def _filled(texts: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(_fill(text, words) for text in texts)
+
+
+def _fill(text: str, words: Mapping[str, str]) -> str:
+    for word, value in words.items():
+        text = text.replace("{" + word + "}", value)
+    return text
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"recipe.toml: expected a string, received {value!r}")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"recipe.toml: expected a list of strings, received {value!r}")
+    return tuple(_text(item) for item in value)
+
+
+def _table(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError(f"recipe.toml: expected a table of strings, received {value!r}")
+    return {key: _text(item) for key, item in value.items()}
