@@ -129,6 +129,8 @@ class SentTransaction:
     raw: bytes = field(repr=False)
     keys: tuple[CallKey, ...]
     """The calls that it answers; empty for a transaction that only fills a nonce gap."""
+    is_stale: bool = False
+    """Set by the journal: it carries an output that must not land any more, so another must take its nonce."""
     data: bytes = field(repr=False)
     """The call data, so that a replacement can be signed after a restart."""
     gas: int

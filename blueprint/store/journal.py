@@ -8,7 +8,7 @@ Invariant: a call moves only along these edges, each inside one transaction::
 
 An output is used for a call only while inputs, job and caller are the ones that it was computed from.
 After ``kill -9`` everything recorded is there. After a power cut the newest commits may be gone; they are
-read from the chain and computed again, and the contract refuses a second result: still one answer on the chain.
+read from the chain and computed again, and the contract refuses a second result: one answer on the chain.
 """
 
 import asyncio

@@ -3,6 +3,7 @@
 Invariant: an output is in SENT if and only if a recorded transaction carries exactly these bytes for it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Any, Final
@@ -19,6 +20,23 @@ from blueprint.types import (
     SentTransaction,
 )
 
+_UNCONFIRMED: Final = """
+SELECT nonce, hash, gas, max_fee_wei, max_priority_fee_wei, answers, data, raw FROM transactions
+WHERE scope = ? AND (nonce >= ?
+    OR nonce IN (SELECT nonce FROM calls WHERE scope = ? AND nonce IS NOT NULL AND state = 'sent'))
+ORDER BY nonce
+"""
+_CARRIED: Final = """
+SELECT nonce, service_id, call_id, state FROM calls
+WHERE scope = ? AND nonce IS NOT NULL AND state IN ('sent', 'done') ORDER BY id
+"""
+_SENT: Final = """
+INSERT INTO transactions (scope, nonce, hash, gas, max_fee_wei, max_priority_fee_wei, recorded_at, answers,
+    data, raw)
+VALUES (:scope, :nonce, :hash, :gas, :max_fee, :priority_fee, :now, coalesce(:answers, 0), :data, :raw)
+ON CONFLICT DO UPDATE SET hash = :hash, gas = :gas, max_fee_wei = :max_fee,
+    max_priority_fee_wei = :priority_fee, recorded_at = :now, answers = coalesce(:answers, answers), data = :data, raw = :raw
+"""
 _TAKE_BACK: Final = """
 UPDATE calls SET state = 'ready', nonce = NULL, reason = ?, attempts = attempts + 1, not_before = ?
 WHERE scope = ? AND service_id = ? AND call_id = ? AND state IN ('ready', 'sent')
@@ -61,33 +79,32 @@ class Outbox:
             for service_id, call_id, inputs_hash, output in rows
         ]
 
-    def unconfirmed(self) -> Sequence[SentTransaction]:
-        """Recorded transactions, by nonce, each with the calls that it still has to answer."""
-        rows = self._all(
-            "SELECT nonce, hash, gas, max_fee_wei, max_priority_fee_wei, data, raw FROM transactions "
-            "WHERE scope = ? ORDER BY nonce",
-            self._scope,
-        )
-        calls = self._all(
-            "SELECT nonce, service_id, call_id FROM calls WHERE scope = ? AND nonce IS NOT NULL "
-            "AND state = 'sent' ORDER BY id",
-            self._scope,
-        )
+    def unconfirmed(self, from_nonce: int) -> Sequence[SentTransaction]:
+        """Recorded transactions, from ``from_nonce`` on, and earlier ones that left calls unanswered.
+
+        ``keys`` are the calls in SENT, whose result was not seen on the chain.
+        """
+        rows = self._all(_UNCONFIRMED, self._scope, from_nonce, self._scope)
+        calls = self._all(_CARRIED, self._scope)
         keys: dict[int, list[CallKey]] = {}
-        for nonce, service_id, call_id in calls:
-            keys.setdefault(nonce, []).append(self._key(service_id, call_id))
+        live: Counter[int] = Counter()
+        for nonce, service_id, call_id, state in calls:
+            live[nonce] += 1
+            if state == CallState.SENT:
+                keys.setdefault(nonce, []).append(self._key(service_id, call_id))
         return [
             SentTransaction(
                 nonce=nonce,
                 hash=Hash(hash_),
                 raw=raw,
                 keys=tuple(keys.get(nonce, ())),
+                is_stale=live[nonce] < answers,
                 data=data,
                 gas=gas,
                 max_fee_wei=fee,
                 max_priority_fee_wei=tip,
             )
-            for nonce, hash_, gas, fee, tip, data, raw in rows
+            for nonce, hash_, gas, fee, tip, answers, data, raw in rows
         ]
 
     def record_sent(self, transaction: SentTransaction, results: Sequence[ReadyResult] | None) -> bool:
@@ -100,18 +117,23 @@ class Outbox:
         Returns:
             False, with nothing recorded, when one of the outputs is no longer the one to send.
         """
+        values = {
+            "scope": self._scope,
+            "nonce": transaction.nonce,
+            "hash": transaction.hash,
+            "gas": transaction.gas,
+            "max_fee": transaction.max_fee_wei,
+            "priority_fee": transaction.max_priority_fee_wei,
+            "now": self._clock(),
+            "answers": None if results is None else len(results),
+            "data": transaction.data,
+            "raw": transaction.raw,
+        }
         try:
             with self._database.transaction() as db:
                 if results is not None:
                     self._attach(db, transaction.nonce, results)
-                db.execute(
-                    "INSERT OR REPLACE INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        self._scope, transaction.nonce, transaction.hash, transaction.gas,
-                        transaction.max_fee_wei, transaction.max_priority_fee_wei, self._clock(),
-                        transaction.data, transaction.raw,
-                    ),
-                )  # fmt: skip
+                db.execute(_SENT, values)
         except _StaleOutputError:
             return False
         return True

@@ -72,7 +72,7 @@ def count_calls(path: Path) -> dict[CallState, int]:
 
 
 def retry_call(path: Path, key: CallKey) -> CallState:
-    """Open a closed call again, or lift the waiting time of one that failed; a running node notices by itself.
+    """Open a closed call again, or let one that waits go at once; a running node notices by itself.
 
     Returns:
         READY when the recorded output is sent again, SEEN when the call runs again.
@@ -88,9 +88,9 @@ def retry_call(path: Path, key: CallKey) -> CallState:
         "call_id": to_signed(key.call_id),
     }
     with _opened(path, read_only=False) as db:
-        row = db.execute(_RETRY, where).fetchone()
-    if row is not None:
-        return CallState(row[0])
+        rows = db.execute(_RETRY, where).fetchall()
+    if rows:
+        return CallState(rows[0][0])
     name = f"call {key.call_id} of service {key.service_id}"
     for record in find_calls(path, service_id=key.service_id, call_id=key.call_id):
         if (record.key.chain_id, record.key.contract) == (key.chain_id, key.contract):

@@ -70,6 +70,7 @@ CREATE TABLE transactions (
     max_fee_wei INTEGER NOT NULL,
     max_priority_fee_wei INTEGER NOT NULL,
     recorded_at REAL NOT NULL,
+    answers INTEGER NOT NULL,
     data BLOB NOT NULL,
     raw BLOB NOT NULL,
     UNIQUE (scope, nonce)
