@@ -162,13 +162,6 @@ class Settings(BaseSettings):
         ge=1,
         le=16 * MIB,
     )
-    answer_stream_bytes: int = _setting(
-        "Node",
-        8 * KIB,
-        "How much of stdout, and of stderr, goes on chain, in bytes; the rest is served by digest.",
-        ge=0,
-        le=64 * KIB,
-    )
     grace_s: float = _setting(
         "Node", 30.0, "Time for running calls to finish after the first SIGTERM, in seconds.", ge=0, le=3600
     )

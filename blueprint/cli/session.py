@@ -61,6 +61,11 @@ class Session:
         home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
         return Path(home).expanduser() / "tee-job-node"
 
+    @property
+    def journal(self) -> Path:
+        """The node's journal."""
+        return self.state_dir / "journal.sqlite"
+
     def emit(self, value: Json, shown: RenderableType | None = None) -> None:
         """Print the command's data: as one JSON document with ``--json``, else as ``shown``."""
         if self.is_json:
@@ -89,7 +94,7 @@ def _open(flags: Mapping[str, object], *, config: Path | None, is_json: bool, is
     redactor = log.configure(
         level="debug" if is_debug else "warning", style=settings.log_format, secrets=secrets
     )
-    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
     for warning in loaded.warnings:
         stderr.print(Text(f"warning: {warning}", style="yellow"))
     return Session(
@@ -97,7 +102,7 @@ def _open(flags: Mapping[str, object], *, config: Path | None, is_json: bool, is
         origins=loaded.origins,
         is_json=is_json,
         is_debug=is_debug,
-        stdout=Console(highlight=False),
+        stdout=Console(highlight=False, markup=False, emoji=False),
         stderr=stderr,
         redactor=redactor,
     )
@@ -142,7 +147,9 @@ def _report(error: Exception, redactor: log.Redactor, *, is_json: bool, is_debug
     if is_json:
         print(json.dumps({"error": line, "exit_code": int(code)}))  # noqa: T201 - the data of a failed command
     with contextlib.suppress(BrokenPipeError):
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"error: {line}", style="red"))
+        Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False).print(
+            Text(f"error: {line}", style="red")
+        )
     return code
 
 

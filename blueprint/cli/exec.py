@@ -1,0 +1,47 @@
+"""``blueprint exec``: run one program in the sandbox, with no chain involved."""
+
+import asyncio
+from typing import Any
+
+import click
+
+from blueprint.cli.exits import ExitCode
+from blueprint.cli.outcome import as_json, not_enforced_lines, summary, write_streams
+from blueprint.cli.program import program_options, read_program
+from blueprint.cli.sandboxes import choose_tree, opened_executor
+from blueprint.cli.session import Session, node_command
+from sandbox.request import ExecutionRequest
+from sandbox.result import ExecutionResult, ExecutionStatus
+
+__all__ = ["command"]
+
+_SETTINGS = (
+    "state_dir", "backend", "allow_degraded", "tree",
+    "limit_wall_time_s", "limit_cpu_time_s", "limit_memory_bytes", "limit_disk_bytes", "limit_processes",
+)  # fmt: skip
+
+
+@click.command("exec", help="Run a program (a file or a folder) in the sandbox, without any chain.")
+@program_options
+@node_command(settings=_SETTINGS)
+def command(session: Session, **program: Any) -> int:
+    """Run it; its output is passed on, its outcome is a line on stderr, a failure is exit code 6."""
+    request = read_program(**program)
+    result = asyncio.run(_execute(session, request))
+    session.emit(as_json(result))
+    if not session.is_json:
+        write_streams(session, result.stdout.data, result.stderr.data)
+        for line in not_enforced_lines(result.guarantees.not_enforced):
+            session.say(line, "yellow")
+        for name, stream in (("stdout", result.stdout), ("stderr", result.stderr)):
+            if stream.is_truncated:
+                session.say(f"{name}: {len(stream.data)} of {stream.size_bytes} bytes were kept", "yellow")
+        session.say(summary(result), "green" if result.status == ExecutionStatus.SUCCESS else "red")
+        if result.error_message:
+            session.say(result.error_message)
+    return ExitCode.OK if result.status == ExecutionStatus.SUCCESS else ExitCode.JOB_FAILED
+
+
+async def _execute(session: Session, request: ExecutionRequest) -> ExecutionResult:
+    async with opened_executor(session, choose_tree(session, [request.language])) as executor:
+        return await executor.execute(request)

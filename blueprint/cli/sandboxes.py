@@ -1,0 +1,110 @@
+"""Chooses language tree and back end, and refuses when a guarantee would silently be missing.
+
+Invariant: an executor that comes out of here has every guarantee in force but those that the operator allowed
+to be missing by name.
+"""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sandbox.backends.bubblewrap import BubblewrapBackend
+
+from blueprint.cli.session import Session
+from blueprint.settings import Settings
+from sandbox.backends.backend import Backend
+from sandbox.backends.slot import SlotBackend
+from sandbox.errors import SandboxUnavailableError
+from sandbox.executor import CodeExecutor, Executor
+from sandbox.languages import find
+from sandbox.request import Limits
+from sandbox.rootfs import find_tree, survey_host
+from sandbox.tree import LanguageTree
+
+__all__ = ["choose_backend", "choose_tree", "limits_of", "opened_executor"]
+
+ALL: Final = "all"
+"""As a value of ``allow_degraded``: every guarantee may be missing."""
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the operator's limits on one stage."""
+    return Limits(
+        wall_time_s=settings.limit_wall_time_s,
+        cpu_time_s=settings.limit_cpu_time_s,
+        memory_bytes=settings.limit_memory_bytes,
+        disk_bytes=settings.limit_disk_bytes,
+        processes=settings.limit_processes,
+    )
+
+
+def choose_tree(session: Session, languages: Sequence[str] = ()) -> LanguageTree:
+    """Return the tree that the settings ask for: a built one, the host's, or the first that is there.
+
+    Raises:
+        RequestError: no language has one of the names.
+        SandboxUnavailableError: there is no such tree, or the host has none of the languages.
+    """
+    wanted = tuple(languages or session.settings.languages)
+    kind = session.settings.tree
+    if kind != "host":
+        tree = find_tree(session.state_dir, wanted)
+        if tree is not None:
+            return tree
+        if kind == "debian":
+            what = ", ".join(wanted) or "any language"
+            raise SandboxUnavailableError(
+                f"no language tree with {what} below {session.state_dir}; build it: blueprint runtimes build"
+            )
+    host = survey_host()
+    names = {find(name).name for name in wanted}
+    lacking = {name: fix for name, fix in host.missing.items() if name in names}
+    if lacking or not host.tree.runtimes:
+        fixes = "; ".join(f"{name}: {fix}" for name, fix in (lacking or host.missing).items())
+        raise SandboxUnavailableError(f"this machine lacks languages ({fixes}), or: blueprint runtimes build")
+    return host.tree
+
+
+def choose_backend(settings: Settings) -> Backend:
+    """Return the back end that the settings ask for; ``auto`` is ``slot`` as root, else ``bubblewrap``.
+
+    Raises:
+        SandboxUnavailableError: it cannot work here, or lacks a guarantee that was not allowed to be missing.
+    """
+    backend: Backend
+    if settings.backend == "slot" or (settings.backend == "auto" and os.geteuid() == 0):
+        backend = SlotBackend()
+    elif settings.backend == "bubblewrap" or shutil.which("bwrap") is not None:
+        backend = BubblewrapBackend()
+    else:
+        raise SandboxUnavailableError(
+            "nothing here isolates programs: run as root, or install bubblewrap (apt-get install bubblewrap)"
+        )
+    missing = backend.guarantees().not_enforced
+    if ALL not in settings.allow_degraded:
+        refused = {name: why for name, why in missing.items() if name not in settings.allow_degraded}
+        if refused:
+            reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
+            raise SandboxUnavailableError(
+                f"back end {backend.name} cannot enforce {reasons}. "
+                f"Run as root, or accept it: --allow-degraded {','.join(sorted(missing))}"
+            )
+    return backend
+
+
+@asynccontextmanager
+async def opened_executor(session: Session, tree: LanguageTree) -> AsyncIterator[Executor]:
+    """Build the executor, hand it out, and close it with everything that it holds."""
+    settings = session.settings
+    executor = CodeExecutor(
+        tree,
+        choose_backend(settings),
+        limits=limits_of(settings),
+        max_concurrent=settings.max_concurrent,
+    )
+    try:
+        yield executor
+    finally:
+        await executor.aclose()
