@@ -22,7 +22,7 @@ __all__ = [
     "to_quantity",
 ]
 
-JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+JsonValue: TypeAlias = bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"] | None
 
 _QUOTED = 60
 _HASH_BYTES = 32
