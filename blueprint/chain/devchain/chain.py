@@ -113,7 +113,8 @@ class DevChain:
         try:
             if self._miner is not None:
                 self._miner.cancel()
-            await self._group.__aexit__(kind, error, traceback)
+            # Not given the error of the body, which would come out wrapped in an ExceptionGroup.
+            await self._group.__aexit__(None, None, None)
         finally:
             await self._server.stop()
             self._engine.close()
