@@ -21,7 +21,7 @@ mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount --bind "$work" "$root/work"
-exec env -i PATH=/usr/bin:/bin HOME=/tmp LANG=C.UTF-8 TMPDIR=/tmp chroot "$root" /bin/sh -c "$start" sh "$@"
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LANG=C.UTF-8 TMPDIR=/tmp chroot "$root" /bin/sh -c "$start" sh "$@"
 """
 START = 'cd /work && exec /usr/bin/env "$@"'
 
