@@ -1,13 +1,40 @@
-"""The Code Executor: takes an `ExecutionRequest`, returns an `ExecutionResult`."""
+"""The Code Executor: takes an `ExecutionRequest`, returns an `ExecutionResult`.
 
-from collections.abc import Sequence
+Invariant: a request is refused before anything is made for it, or it is run and everything made for it is gone
+when the result is returned, whatever happens in between.
+"""
+
+import asyncio
+import difflib
+import os
+import re
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Protocol
 
-from sandbox.request import ExecutionRequest
-from sandbox.result import ExecutionResult
-from sandbox.tree import Runtime
+from sandbox.backends.backend import Backend
+from sandbox.errors import RequestError, SystemFailureError
+from sandbox.kernel.files import CollectBounds
+from sandbox.languages import LANGUAGES, Language
+from sandbox.request import ExecutionRequest, Limits
+from sandbox.result import (
+    CapturedStream,
+    ExecutionResult,
+    ExecutionStatus,
+    Guarantees,
+    LimitKind,
+    ProcessStats,
+    RuntimeUsed,
+)
+from sandbox.sandbox import run_plan
+from sandbox.scheduler import Scheduler
+from sandbox.tree import LanguageTree, Runtime
 
-__all__ = ["Executor"]
+__all__ = ["CodeExecutor", "Executor"]
+
+EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+DEFAULT_MAX_WAITING = 1000
 
 
 class Executor(Protocol):
@@ -27,3 +54,167 @@ class Executor(Protocol):
 
     async def aclose(self) -> None:
         """Kill what runs, free what is held; the executor is of no use afterwards."""
+
+
+class CodeExecutor:
+    """Executes requests on this machine.
+
+    Args:
+        tree: the languages.
+        backend: makes the sandboxes; the executor closes it.
+        languages: name to Language Executor.
+        limits: the operator's upper bounds; a request may only lower them.
+        max_concurrent: executions at once; None for one per CPU.
+        max_waiting: executions that may wait for a place.
+        bounds: what the collection of outputs may take.
+        new_id: makes sandbox names, unique on this machine.
+    """
+
+    def __init__(
+        self,
+        tree: LanguageTree,
+        backend: Backend,
+        languages: Mapping[str, Language] = LANGUAGES,
+        limits: Limits | None = None,
+        max_concurrent: int | None = None,
+        *,
+        max_waiting: int = DEFAULT_MAX_WAITING,
+        bounds: CollectBounds | None = None,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self._tree = tree
+        self._backend = backend
+        self._languages = languages
+        self._limits = limits or Limits()
+        self._bounds = bounds or CollectBounds()
+        self._new_id = new_id
+        self._tasks: set[asyncio.Task[ExecutionResult]] = set()
+        self._is_closed = False
+        self.scheduler = Scheduler(
+            max_concurrent=max_concurrent or os.cpu_count() or 1, max_waiting=max_waiting
+        )
+
+    async def execute(self, request: ExecutionRequest) -> ExecutionResult:
+        """Run one program, as `Executor` says.
+
+        A closed executor answers what still runs with the status CANCELLED.
+        """
+        if self._is_closed:
+            raise SystemFailureError("the executor is closed")
+        language, runtime = self._choose(request)
+        if request.dependencies:
+            raise RequestError(
+                "dependencies: this version does not install any; "
+                f"received {len(request.dependencies)}, leave the list empty"
+            )
+        limits = self._clamp(request)
+        plan = language.plan(replace(request, limits=limits), runtime)
+        sandbox_id = self._new_id()
+
+        async def work() -> ExecutionResult:
+            async with self.scheduler.admit():
+                return await run_plan(
+                    self._backend,
+                    self._tree,
+                    request,
+                    plan,
+                    runtime,
+                    limits=limits,
+                    sandbox_id=sandbox_id,
+                    bounds=self._bounds,
+                )
+
+        return await self._supervise(work(), runtime, sandbox_id)
+
+    def runtimes(self) -> Sequence[Runtime]:
+        """List the tree's runtimes of the languages that this executor has."""
+        return tuple(each for each in self._tree.runtimes if each.language in self._languages)
+
+    async def aclose(self) -> None:
+        """Kill what runs, wait for its end, close the back end."""
+        self._is_closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._backend.aclose()
+
+    async def _supervise(
+        self, work: Coroutine[object, object, ExecutionResult], runtime: Runtime, sandbox_id: str
+    ) -> ExecutionResult:
+        """Wait for ``work`` in a task that `aclose` can cancel; a cancelled caller waits until all is removed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(work)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+        return self._cancelled(runtime, sandbox_id) if task.cancelled() else task.result()
+
+    def _cancelled(self, runtime: Runtime, sandbox_id: str) -> ExecutionResult:
+        nothing = CapturedStream(data=b"", size_bytes=0, sha256=EMPTY_SHA256)
+        used = RuntimeUsed(language=runtime.language, version=runtime.version, tree_digest=self._tree.digest)
+        return ExecutionResult(
+            sandbox_id=sandbox_id,
+            status=ExecutionStatus.CANCELLED,
+            limits_hit=LimitKind.NONE,
+            exit_code=None,
+            signal=None,
+            stdout=nothing,
+            stderr=nothing,
+            process_stats=ProcessStats(wall_time_s=0.0, user_time_s=0.0, system_time_s=0.0),
+            runtime=used,
+            guarantees=Guarantees(backend=self._backend.name, enforced=frozenset()),
+            error_message="the executor was closed while the program ran",
+        )
+
+    def _choose(self, request: ExecutionRequest) -> tuple[Language, Runtime]:
+        """Find the language and one of its runtimes in the tree."""
+        known = {alias: each for each in self._languages.values() for alias in (each.name, *each.aliases)}
+        key = request.language.strip().lower()
+        if key not in known:
+            raise RequestError(_unknown("language", request.language, list(self._languages), list(known)))
+        language = known[key]
+        installed = [each for each in self._tree.runtimes if each.language == language.name]
+        if not installed:
+            names = ", ".join(dict.fromkeys(each.language for each in self.runtimes())) or "none"
+            raise RequestError(
+                f"language: {language.name} is not in this node's language tree, which has {names}; build it"
+            )
+        wanted = request.runtime.strip()
+        matching = [each for each in installed if _is_version(each.version, wanted)]
+        if not matching:
+            versions = [each.version for each in installed]
+            raise RequestError(_unknown(f"runtime of {language.name}", wanted, versions, versions))
+        return language, (max(matching, key=_version_key) if wanted else matching[0])
+
+    def _clamp(self, request: ExecutionRequest) -> Limits:
+        """Return the bounds in force: for each the lower of the operator's and the request's."""
+        ours = self._limits
+        if request.timeout_s is not None and not 0 < request.timeout_s <= ours.wall_time_s:
+            raise RequestError(
+                f"timeout_s: expected more than 0 and at most {ours.wall_time_s:g}, received {request.timeout_s:g}"
+            )
+        theirs = request.limits
+        if theirs is None:
+            return ours
+        lower = {
+            each.name: min(getattr(ours, each.name), getattr(theirs, each.name)) for each in fields(Limits)
+        }
+        return Limits(**lower)
+
+
+def _is_version(version: str, wanted: str) -> bool:
+    """Say whether ``wanted`` is the version or a prefix of it that ends at a part: 3.1 is no prefix of 3.13."""
+    return version == wanted or not wanted or version.startswith(f"{wanted}.")
+
+
+def _version_key(runtime: Runtime) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", runtime.version)]
+
+
+def _unknown(what: str, received: str, choices: Sequence[str], candidates: Sequence[str]) -> str:
+    close = difflib.get_close_matches(received.strip().lower(), candidates, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{what}: expected one of {', '.join(choices)}, received {received[:64]!r}{hint}"

@@ -1,0 +1,264 @@
+"""The life of one sandbox: made, filled, run stage by stage, collected, destroyed.
+
+Invariant: whatever happens (an error, a cancellation), the sandbox is destroyed before `run_plan` returns, and
+outputs are read only after every process in it is dead.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from sandbox.backends.backend import Backend, BoxUsage, Sandbox, StageOrder, StageOutcome
+from sandbox.errors import RequestError
+from sandbox.kernel.files import CollectBounds, CollectionError, collect, has_file_of_size, lay_down
+from sandbox.languages.language import Plan, Stage
+from sandbox.request import ExecutionRequest, Limits
+from sandbox.result import (
+    ExecutionResult,
+    ExecutionStatus,
+    Guarantees,
+    LimitKind,
+    OutputFile,
+    ProcessStats,
+    RuntimeUsed,
+    StageStats,
+)
+from sandbox.tree import LanguageTree, Runtime
+from sandbox.verdict import judge, message_of
+
+__all__ = ["BASE_ENVIRONMENT", "run_plan"]
+
+BASE_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp",  # noqa: S108 - the sandbox's own
+    "TMPDIR": "/tmp",  # noqa: S108
+    "LANG": "C.UTF-8",
+}
+Result = TypeVar("Result")
+LOOK_BOUNDS = CollectBounds(files=1000, time_s=1.0)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What has happened so far in one execution."""
+
+    orders: list[StageOrder]
+    outcomes: list[StageOutcome]
+    status: ExecutionStatus = ExecutionStatus.SUCCESS
+    limits_hit: LimitKind = LimitKind.NONE
+    message: str = ""
+    files: Sequence[OutputFile] = ()
+    usage: BoxUsage | None = None
+
+
+async def run_plan(
+    backend: Backend,
+    tree: LanguageTree,
+    request: ExecutionRequest,
+    plan: Plan,
+    runtime: Runtime,
+    *,
+    limits: Limits,
+    sandbox_id: str,
+    bounds: CollectBounds,
+) -> ExecutionResult:
+    """Run the stages of a plan in a sandbox of their own until one fails.
+
+    Args:
+        backend: makes the sandbox.
+        tree: shows as its root.
+        request: the program; its timeout bounds the run stage, its outputs are collected after it.
+        plan: stages, and files beside the request's.
+        runtime: named in the result.
+        limits: already clamped to the operator's.
+        sandbox_id: unique on this machine.
+        bounds: what the collection of outputs may take.
+
+    Raises:
+        RequestError: the files do not fit into the disk quota, or clash.
+        SandboxUnavailableError, SystemFailureError: as the back end says.
+    """
+    sandbox = await backend.open(tree, limits, sandbox_id)
+    try:
+        await _fill(sandbox, [*((file.path, file.content) for file in (*request.files, *plan.files))])
+        progress = _Progress([], [])
+        for stage in plan.stages:
+            order = _order_of(stage, request, limits)
+            outcome = await sandbox.run(order)
+            await _judge(sandbox, order, outcome, progress)
+            if progress.status != ExecutionStatus.SUCCESS:
+                break
+        progress.usage = sandbox.usage()
+        if request.outputs and progress.orders[-1].name == "run":
+            await _collect(sandbox, request.outputs, bounds, progress)
+    finally:
+        await sandbox.destroy()
+    used = RuntimeUsed(language=runtime.language, version=runtime.version, tree_digest=tree.digest)
+    return _result(progress, used, sandbox_id)
+
+
+def _order_of(stage: Stage, request: ExecutionRequest, limits: Limits) -> StageOrder:
+    is_run = stage.name == "run"
+    own = stage.limits
+    if own is not None:
+        limits = replace(
+            limits,
+            file_size_bytes=own.file_size_bytes or limits.file_size_bytes,
+            open_files=own.open_files or limits.open_files,
+        )
+    if is_run and request.timeout_s is not None:
+        limits = replace(limits, wall_time_s=request.timeout_s)
+    return StageOrder(
+        name=stage.name,
+        argv=stage.argv,
+        env={**BASE_ENVIRONMENT, **stage.env, **(request.env_vars if is_run else {})},
+        stdin=request.stdin if is_run else b"",
+        limits=limits,
+        tasks_max=stage.tasks_max,
+        counts_processes_exactly=stage.counts_processes_exactly,
+    )
+
+
+async def _with_work_folder(sandbox: Sandbox, work: Callable[[int], Result]) -> Result:
+    """Call ``work`` in a thread with a descriptor of the sandbox's work folder.
+
+    The thread owns its descriptor: when the caller is cancelled and the sandbox destroyed meanwhile, the number
+    cannot come to mean another sandbox's folder.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    folder_fd = os.open("work", flags, dir_fd=sandbox.files_fd)
+
+    def call() -> Result:
+        try:
+            return work(folder_fd)
+        finally:
+            os.close(folder_fd)
+
+    return await asyncio.to_thread(call)
+
+
+async def _fill(sandbox: Sandbox, files: list[tuple[str, bytes]]) -> None:
+    owner_uid = sandbox.owner_uid
+    try:
+        await _with_work_folder(sandbox, lambda folder_fd: lay_down(folder_fd, files, owner_uid))
+    except OSError as exc:
+        raise RequestError(f"files: they cannot be laid down under /work: {exc}") from exc
+
+
+async def _judge(sandbox: Sandbox, order: StageOrder, outcome: StageOutcome, progress: _Progress) -> None:
+    outcome = await _with_file_size(sandbox, order, outcome)
+    progress.orders.append(order)
+    progress.outcomes.append(outcome)
+    progress.limits_hit |= outcome.limits_hit
+    progress.status = judge(order, outcome)
+    progress.message = message_of(progress.status, order, outcome)
+
+
+async def _with_file_size(sandbox: Sandbox, order: StageOrder, outcome: StageOutcome) -> StageOutcome:
+    """Add FILE_SIZE to a failed stage that left a file exactly as large as it may be.
+
+    Runtimes that ignore SIGXFSZ (Python, Go) see an error instead of dying, and the kernel counts nothing.
+    """
+    if outcome.exit_code in {0, None}:
+        return outcome
+    size = order.limits.file_size_bytes
+    if await _with_work_folder(sandbox, lambda fd: has_file_of_size(fd, size, bounds=LOOK_BOUNDS)):
+        return replace(outcome, limits_hit=outcome.limits_hit | LimitKind.FILE_SIZE)
+    return outcome
+
+
+async def _collect(
+    sandbox: Sandbox, paths: Sequence[str], bounds: CollectBounds, progress: _Progress
+) -> None:
+    try:
+        found = await _with_work_folder(sandbox, lambda folder_fd: collect(folder_fd, paths, bounds))
+    except CollectionError as exc:
+        progress.message = progress.message or f"the outputs were not collected: {exc}"
+        return
+    progress.files = tuple(
+        OutputFile(
+            path=file.path,
+            content=file.content,
+            size_bytes=len(file.content),
+            sha256=hashlib.sha256(file.content).hexdigest(),
+        )
+        for file in found
+    )
+
+
+def _result(progress: _Progress, runtime: RuntimeUsed, sandbox_id: str) -> ExecutionResult:
+    last = progress.outcomes[-1]
+    stdout, stderr = last.stdout, last.stderr
+    if progress.orders[-1].name == "compile" and not stderr.size_bytes:
+        # Some compilers print their errors on stdout; a caller looks for them in one place.
+        stdout, stderr = stderr, stdout
+    return ExecutionResult(
+        sandbox_id=sandbox_id,
+        status=progress.status,
+        limits_hit=progress.limits_hit,
+        exit_code=last.exit_code,
+        signal=last.signal,
+        stdout=stdout,
+        stderr=stderr,
+        process_stats=_stats(progress),
+        runtime=runtime,
+        guarantees=_guarantees(progress.outcomes),
+        files=progress.files,
+        error_message=progress.message,
+    )
+
+
+def _guarantees(outcomes: Sequence[StageOutcome]) -> Guarantees:
+    """Return what was in force in every stage."""
+    enforced = frozenset.intersection(*(outcome.guarantees.enforced for outcome in outcomes))
+    not_enforced = {key: why for outcome in outcomes for key, why in outcome.guarantees.not_enforced.items()}
+    return Guarantees(backend=outcomes[-1].guarantees.backend, enforced=enforced, not_enforced=not_enforced)
+
+
+def _stats(progress: _Progress) -> ProcessStats:
+    usages = [outcome.usage for outcome in progress.outcomes]
+    box = progress.usage
+    return ProcessStats(
+        wall_time_s=sum(usage.wall_time_s for usage in usages),
+        user_time_s=sum(usage.user_time_s for usage in usages),
+        system_time_s=sum(usage.system_time_s for usage in usages),
+        memory_peak_bytes=_all(max, [usage.memory_peak_bytes for usage in usages]),
+        memory_anonymous_bytes=_all(max, [usage.memory_anonymous_bytes for usage in usages]),
+        memory_file_bytes=_all(max, [usage.memory_file_bytes for usage in usages]),
+        processes_peak=_all(max, [usage.processes_peak for usage in usages]),
+        disk_bytes=box.disk_bytes if box else None,
+        inodes=box.inodes if box else None,
+        page_faults_minor=_all(sum, [usage.page_faults_minor for usage in usages]),
+        page_faults_major=_all(sum, [usage.page_faults_major for usage in usages]),
+        context_switches_voluntary=_all(sum, [usage.context_switches_voluntary for usage in usages]),
+        context_switches_involuntary=_all(sum, [usage.context_switches_involuntary for usage in usages]),
+        oom_kills=sum(usage.oom_kills for usage in usages),
+        stages=tuple(
+            _stage_stats(order, outcome)
+            for order, outcome in zip(progress.orders, progress.outcomes, strict=True)
+        ),
+    )
+
+
+def _all(combine: Callable[[list[int]], int], values: Sequence[int | None]) -> int | None:
+    """Combine the stages' numbers; None when one of them is unknown, rather than a number that is too small."""
+    known = [value for value in values if value is not None]
+    return combine(known) if len(known) == len(values) else None
+
+
+def _stage_stats(order: StageOrder, outcome: StageOutcome) -> StageStats:
+    usage = outcome.usage
+    return StageStats(
+        name=order.name,
+        wall_time_s=usage.wall_time_s,
+        user_time_s=usage.user_time_s,
+        system_time_s=usage.system_time_s,
+        memory_peak_bytes=usage.memory_peak_bytes,
+        processes_peak=usage.processes_peak,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        oom_kills=usage.oom_kills,
+    )
