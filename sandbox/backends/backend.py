@@ -93,8 +93,13 @@ class Sandbox(Protocol):
     that is None: then to the calling process.
     """
 
-    files_fd: int
-    owner_uid: int | None
+    @property
+    def files_fd(self) -> int:
+        """The root folder of the writable file system."""
+
+    @property
+    def owner_uid(self) -> int | None:
+        """Who must own what is laid down."""
 
     async def run(self, order: StageOrder) -> StageOutcome:
         """Run one stage to its end, with processes, namespaces and group of its own; stages share the files.
