@@ -59,7 +59,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
 def one_line(error: BaseException) -> str:
     """Return the error as one line: the message of one raised on purpose, else its type as well."""
     text = " ".join(str(error).split())
-    if isinstance(error, BlueprintError | SandboxError | JobFailedError):
+    if isinstance(error, BlueprintError | SandboxError | JobFailedError | TimeoutError):
         return text or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

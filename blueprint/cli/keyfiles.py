@@ -5,24 +5,19 @@ Invariant: a key is on disk only encrypted, in a file that its account alone can
 
 import contextlib
 import json
-import os
-import re
 import stat
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from coincurve import PrivateKey
-from eth_account import Account
-from eth_keyfile.keyfile import create_keyfile_json
 from eth_utils.address import to_checksum_address
 
+from blueprint.chain.signer import Signer
 from blueprint.cli.session import Session
 from blueprint.errors import ConfigError
 
-__all__ = ["KeyFile", "ask_password", "list_keys", "parse_private_key", "read_secret_file", "save_key"]
+__all__ = ["KeyFile", "ask_password", "list_keys", "read_secret_file", "save_key"]
 
 _SHORTEST_PASSWORD = 8
 
@@ -36,52 +31,19 @@ class KeyFile:
     path: Path
 
 
-def parse_private_key(text: str) -> bytes:
-    """Parse 64 hexadecimal digits, with or without ``0x``, into a usable private key.
+def save_key(folder: Path, signer: Signer, password: str) -> KeyFile:
+    """Encrypt a signer's key with scrypt and keep it as ``<address>.json``.
 
     Raises:
-        ConfigError: anything else, or a number outside the curve's order. The text is never repeated.
+        ConfigError: the folder already has a key with this address, or cannot be written.
     """
-    digits = text.strip().removeprefix("0x")
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
-        raise ConfigError(
-            f"expected a private key of 64 hexadecimal digits, received {len(digits)} characters"
-        )
-    key = bytes.fromhex(digits)
     try:
-        PrivateKey(key)
-    except ValueError:
-        raise ConfigError(
-            "these 64 digits are no private key: zero, or above the order of the curve"
-        ) from None
-    return key
-
-
-def save_key(folder: Path, key: bytes, password: str) -> KeyFile:
-    """Encrypt a private key of 32 bytes with scrypt and keep it as ``<address>.json``.
-
-    Raises:
-        ConfigError: the folder already has a key with this address.
-        OSError: the folder cannot be written.
-    """
-    address = Account.from_key(key).address
-    path = folder / f"{address.lower()}.json"
-    if path.exists():
-        raise ConfigError(
-            f"{path} exists already; move it away first to encrypt this key with another password"
-        )
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    text = json.dumps(create_keyfile_json(key, password.encode(), version=3))
-    handle, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return KeyFile(address=address, path=path)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"cannot make {folder}: {error.strerror}; set --state-dir") from error
+    path = folder / f"0x{signer.address.hex()}.json"
+    signer.write_keystore(path, password)
+    return KeyFile(address=to_checksum_address(signer.address), path=path)
 
 
 def list_keys(folder: Path) -> list[KeyFile]:

@@ -1,22 +1,20 @@
 """``blueprint keys``: make, import and list the operator's keys."""
 
-import secrets
 import sys
 from pathlib import Path
 
 import click
 from rich.table import Table
 
+from blueprint.chain.signer import Signer
 from blueprint.cli.keyfiles import (
     KeyFile,
     ask_password,
     list_keys,
-    parse_private_key,
     read_secret_file,
     save_key,
 )
 from blueprint.cli.session import Session, node_command
-from blueprint.errors import ConfigError
 
 __all__ = ["command"]
 
@@ -32,7 +30,7 @@ def command() -> None:
 @node_command(settings=_SETTINGS)
 def new(session: Session) -> None:
     """Make a key from the system's random source."""
-    _save(session, secrets.token_bytes(32), "made")
+    _save(session, Signer.generate(), "made")
 
 
 @command.command(
@@ -44,7 +42,7 @@ def import_key(session: Session, *, source: Path) -> None:
     """Read a private key, encrypt it, keep it. The source is left as it is."""
     text = sys.stdin.read(4096) if str(source) == "-" else read_secret_file(source)
     session.redactor.add(text)
-    _save(session, parse_private_key(text), "imported")
+    _save(session, Signer.from_hex(text), "imported")
 
 
 @command.command("list", help="List the keys in the state folder.")
@@ -62,14 +60,8 @@ def list_command(session: Session) -> None:
         session.suggest("blueprint keys new")
 
 
-def _save(session: Session, key: bytes, verb: str) -> None:
-    password = ask_password(session, is_new=True)
-    try:
-        saved = save_key(session.state_dir / "keys", key, password)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to {session.state_dir / 'keys'}: {error.strerror or error}; set --state-dir"
-        ) from error
+def _save(session: Session, signer: Signer, verb: str) -> None:
+    saved = save_key(session.state_dir / "keys", signer, ask_password(session, is_new=True))
     session.emit(_as_json(saved), saved.address)
     session.say(f"{verb} and encrypted: {saved.path}", "green")
     session.say(

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sandbox.backends.bubblewrap import BubblewrapBackend
 
 from blueprint.cli.session import Session
 from blueprint.settings import Settings
@@ -77,6 +76,8 @@ def choose_backend(settings: Settings) -> Backend:
     if settings.backend == "slot" or (settings.backend == "auto" and os.geteuid() == 0):
         backend = SlotBackend()
     elif settings.backend == "bubblewrap" or shutil.which("bwrap") is not None:
+        from sandbox.backends.bubblewrap import BubblewrapBackend
+
         backend = BubblewrapBackend()
     else:
         raise SandboxUnavailableError(

@@ -1,0 +1,163 @@
+"""``blueprint doctor``: each thing that the node needs, how it stands here, and the fix."""
+
+import asyncio
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from blueprint.cli.exits import ExitCode
+from blueprint.cli.link import connected
+from blueprint.cli.outcome import size_text
+from blueprint.cli.session import Session, node_command, printable
+from blueprint.errors import BlueprintError
+from sandbox.check import Finding, Level, check
+from sandbox.rootfs import find_tree, survey_host
+
+__all__ = ["command", "own_findings"]
+
+_SETTINGS = ("state_dir", "rpc_url", "rpc_timeout_s", "chain_id", "contract", "keystore", "private_key_file")
+_TREE_ROOM_BYTES: Final = 6 * 1024**3
+_LEAST_ROOM_BYTES: Final = 1024**3
+_STYLES: Final = {Level.OK: "green", Level.WEAK: "yellow", Level.MISSING: "red"}
+
+
+@click.command("doctor", help="Check what this machine offers, and print the fix for what is missing.")
+@node_command(settings=_SETTINGS)
+def command(session: Session) -> int:
+    """Try everything; exit code 5 when programs cannot be isolated, 1 when something else is missing."""
+    own, isolation = asyncio.run(_examine(session))
+    can_isolate = all(f.level != Level.MISSING for f in isolation) or shutil.which("bwrap") is not None
+    findings = own + isolation
+    session.emit(
+        {
+            "can_isolate": can_isolate,
+            "findings": [
+                {n: str(getattr(f, n)) for n in ("name", "level", "detail", "fix")} for f in findings
+            ],
+        },
+        _table(findings),
+    )
+    if not can_isolate:
+        session.say("programs cannot be isolated here: apply a fix above", "red")
+        return ExitCode.SANDBOX_UNAVAILABLE
+    if any(f.level == Level.MISSING for f in own):
+        return ExitCode.FAILURE
+    if any(f.level == Level.MISSING for f in isolation):
+        session.say("without root programs run under bubblewrap, with the guarantees above missing", "yellow")
+    session.suggest("blueprint demo")
+    return ExitCode.OK
+
+
+async def _examine(session: Session) -> tuple[list[Finding], list[Finding]]:
+    own = await asyncio.to_thread(own_findings, session)
+    return [*own, await _chain(session)], await check()
+
+
+def own_findings(session: Session) -> list[Finding]:
+    """Return what concerns the node itself: Python, its folder, the room in it, languages, key."""
+    checks: list[Callable[[Session], Finding]] = [_python, _state_folder, _room, _languages, _key]
+    return [each(session) for each in checks]
+
+
+def _python(_session: Session) -> Finding:
+    return Finding(name="python", level=Level.OK, detail=f"{platform.python_version()} at {sys.executable}")
+
+
+def _state_folder(session: Session) -> Finding:
+    folder = _existing(session.state_dir)
+    if os.access(folder, os.W_OK | os.X_OK):
+        return Finding(name="state folder", level=Level.OK, detail=str(session.state_dir))
+    fix = f"set --state-dir to a folder that this account can write, or: chown {os.geteuid()} {folder}"
+    return Finding(name="state folder", level=Level.MISSING, detail=f"{folder} cannot be written", fix=fix)
+
+
+def _room(session: Session) -> Finding:
+    free = shutil.disk_usage(_existing(session.state_dir)).free
+    detail = f"{size_text(free)} free below {_existing(session.state_dir)}"
+    if free < _LEAST_ROOM_BYTES:
+        fix = "free some space, or set --state-dir to another disk"
+        return Finding(name="disk", level=Level.MISSING, detail=detail, fix=fix)
+    if free < _TREE_ROOM_BYTES and find_tree(session.state_dir) is None:
+        fix = f"building the language tree takes up to {size_text(_TREE_ROOM_BYTES)}"
+        return Finding(name="disk", level=Level.WEAK, detail=detail, fix=fix)
+    return Finding(name="disk", level=Level.OK, detail=detail)
+
+
+def _languages(session: Session) -> Finding:
+    tree = find_tree(session.state_dir)
+    if tree is not None:
+        detail = ", ".join(f"{r.language} {r.version}" for r in tree.runtimes)
+        return Finding(name="languages", level=Level.OK, detail=detail)
+    host = survey_host()
+    if not host.tree.runtimes:
+        return Finding(
+            name="languages",
+            level=Level.MISSING,
+            detail="no tree, no language on the host",
+            fix="blueprint runtimes build",
+        )
+    names = ", ".join(runtime.language for runtime in host.tree.runtimes)
+    return Finding(
+        name="languages",
+        level=Level.WEAK,
+        detail=f"no language tree; the host itself has {names}",
+        fix="blueprint runtimes build (as root, once)",
+    )
+
+
+def _key(session: Session) -> Finding:
+    settings = session.settings
+    for name, path in (("keystore", settings.keystore), ("private_key_file", settings.private_key_file)):
+        if path is not None:
+            if os.access(path, os.R_OK):
+                return Finding(name="key", level=Level.OK, detail=f"{name} {path}")
+            return Finding(
+                name="key",
+                level=Level.MISSING,
+                detail=f"{name} {path} cannot be read",
+                fix="check the path and its owner",
+            )
+    if settings.private_key is not None:
+        return Finding(name="key", level=Level.OK, detail="BLUEPRINT_PRIVATE_KEY")
+    fix = "only needed for run and submit: blueprint keys new"
+    return Finding(name="key", level=Level.WEAK, detail="no operator's key is set", fix=fix)
+
+
+async def _chain(session: Session) -> Finding:
+    settings = session.settings
+    if settings.contract is None:
+        fix = "only needed for run and submit: set BLUEPRINT_CONTRACT; to try: blueprint chain"
+        return Finding(name="chain", level=Level.WEAK, detail="no contract is set", fix=fix)
+    try:
+        async with connected(session) as link:
+            detail = f"chain {link.chain_id} at {link.rpc.shown_url}, head {link.head_number}"
+            return Finding(name="chain", level=Level.OK, detail=detail)
+    except BlueprintError as error:
+        return Finding(
+            name="chain",
+            level=Level.MISSING,
+            detail=str(error),
+            fix="check BLUEPRINT_RPC_URL and BLUEPRINT_CONTRACT",
+        )
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table("", "requirement", "here", "fix", box=None, pad_edge=False)
+    for finding in findings:
+        level = Text(finding.level.value, style=_STYLES[finding.level])
+        table.add_row(level, finding.name, printable(finding.detail), printable(finding.fix))
+    return table
