@@ -92,7 +92,7 @@ class ChainUpdate:
 
     fork_number: int | None = None
     blocks: Sequence[BlockRef] = ()
-    """New canonical blocks, ascending and linked, that extend the window; at least the last one of the range."""
+    """New canonical blocks, ascending and linked, that extend the window; at least the last of the range."""
     calls: Sequence[JobCall] = ()
     results: Sequence[ResultLog] = ()
     head_number: int
@@ -130,7 +130,7 @@ class SentTransaction:
     keys: tuple[CallKey, ...]
     """The calls that it answers; empty for a transaction that only fills a nonce gap."""
     is_stale: bool = False
-    """Set by the journal: it carries an output that must not land any more, so another must take its nonce."""
+    """Set by the journal: it carries an output that must not land any more; another must take its nonce."""
     data: bytes = field(repr=False)
     """The call data, so that a replacement can be signed after a restart."""
     gas: int
@@ -148,3 +148,5 @@ class CallOutcome:
     """A constant word for logs and the command line, such as ``job_already_completed``."""
     retry_after_s: float = 0.0
     """Seconds until the next attempt; only for ``READY``."""
+    nonce: int | None = None
+    """When set, only if the transaction with this nonce still carries the output; else only if it waits."""

@@ -21,10 +21,11 @@ from typing import Final, Self
 
 from blueprint.errors import JournalError
 from blueprint.store.database import Database
-from blueprint.store.outbox import Outbox, close_call
+from blueprint.store.outbox import Outbox
 from blueprint.store.records import (
     CALL_COLUMNS,
     read_call,
+    to_signed,
 )
 from blueprint.store.step import ChainStep
 from blueprint.types import (
@@ -49,6 +50,13 @@ _OUTPUT: Final = """
 UPDATE calls SET state = 'ready', output = ?, ready_at = ?, reason = NULL, attempts = 0, not_before = 0
 WHERE scope = ? AND service_id = ? AND call_id = ? AND state = 'running'
 AND inputs_hash = ? AND job_index = ? AND caller = ?
+"""
+_FAILURE: Final = """
+UPDATE calls SET reason = :reason, not_before = :now + :retry_s * (1 << min(max(attempts - 1, 0), 20)),
+    state = iif(attempts >= :max_attempts, 'closed', 'seen'),
+    ended_at = iif(attempts >= :max_attempts, :now, NULL)
+WHERE scope = :scope AND service_id = :service_id AND call_id = :call_id AND state = 'running'
+AND inputs_hash = :inputs_hash RETURNING id
 """
 _PRUNE_CALLS: Final = """
 DELETE FROM calls WHERE id IN (
@@ -216,21 +224,36 @@ class Journal(Outbox):
         self._pending.append(_Pending(call, output, recorded))
         return await recorded
 
-    def record_failure(self, call: JobCall, reason: str, *, retry_after_s: float | None) -> None:
-        """Put a RUNNING call whose handler failed back to SEEN; close it when ``retry_after_s`` is None."""
+    def record_failure(
+        self, call: JobCall, reason: str, *, retry_s: float, max_attempts: int
+    ) -> CallState | None:
+        """Put a RUNNING call whose handler failed back to SEEN, or close it after ``max_attempts``.
+
+        Args:
+            call: as it was claimed.
+            reason: a short text for logs and the command line.
+            retry_s: the pause after the first failure; it doubles with each.
+            max_attempts: how often a handler is started; counted over restarts of the node.
+
+        Returns:
+            The new state, or None when the call is gone or is another one by now.
+        """
         now = self._clock()
+        values = {
+            "scope": self._scope,
+            "service_id": to_signed(call.key.service_id),
+            "call_id": to_signed(call.key.call_id),
+            "inputs_hash": call.inputs_hash,
+            "reason": reason,
+            "now": now,
+            "retry_s": retry_s,
+            "max_attempts": max_attempts,
+        }
         with self._database.transaction() as db:
-            if retry_after_s is None:
-                ended = close_call(db, self._where(call.key), "running", reason, now)
-            else:
-                ended = []
-                db.execute(
-                    "UPDATE calls SET state = 'seen', reason = ?, not_before = ? "
-                    "WHERE scope = ? AND service_id = ? AND call_id = ? AND state = 'running'",
-                    (reason, now + retry_after_s, *self._where(call.key)),
-                )
-            records = self._records(db, ended)
-        self._tell(records)
+            rows = db.execute(_FAILURE, values).fetchall()
+            records = self._records(db, [id_ for (id_,) in rows])
+        self._tell([record for record in records if record.state is CallState.CLOSED])
+        return records[0].state if records else None
 
     # The house-keeping.
 

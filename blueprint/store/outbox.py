@@ -35,14 +35,22 @@ INSERT INTO transactions (scope, nonce, hash, gas, max_fee_wei, max_priority_fee
     data, raw)
 VALUES (:scope, :nonce, :hash, :gas, :max_fee, :priority_fee, :now, coalesce(:answers, 0), :data, :raw)
 ON CONFLICT DO UPDATE SET hash = :hash, gas = :gas, max_fee_wei = :max_fee,
-    max_priority_fee_wei = :priority_fee, recorded_at = :now, answers = coalesce(:answers, answers), data = :data, raw = :raw
+    max_priority_fee_wei = :priority_fee, recorded_at = :now, answers = coalesce(:answers, answers),
+    data = :data, raw = :raw
 """
-_TAKE_BACK: Final = """
-UPDATE calls SET state = 'ready', nonce = NULL, reason = ?, attempts = attempts + 1, not_before = ?
-WHERE scope = ? AND service_id = ? AND call_id = ? AND state IN ('ready', 'sent')
+_IN_STATE: Final = """
+scope = :scope AND service_id = :service_id AND call_id = :call_id AND state = :from_state AND nonce IS :nonce
 """
+_TAKE_BACK: Final = f"""
+UPDATE calls SET state = 'ready', nonce = NULL, reason = :reason, attempts = attempts + 1,
+    not_before = :not_before WHERE {_IN_STATE}
+"""  # noqa: S608 - constants only
+_CLOSE: Final = f"""
+UPDATE calls SET state = 'closed', nonce = NULL, reason = :reason, ended_at = :now,
+    result_block = (SELECT max(number) FROM blocks WHERE scope = :scope) WHERE {_IN_STATE} RETURNING id
+"""  # noqa: S608 - constants only
 
-__all__ = ["Outbox", "close_call"]
+__all__ = ["Outbox"]
 
 
 class Outbox:
@@ -139,19 +147,25 @@ class Outbox:
         return True
 
     def record_outcomes(self, outcomes: Sequence[CallOutcome]) -> None:
-        """Take outputs that did not land back to READY or close them; calls that are DONE stay DONE."""
+        """Take outputs that did not land back to READY or close their calls; what is DONE stays DONE."""
         now = self._clock()
         ended: list[int] = []
         with self._database.transaction() as db:
             for outcome in outcomes:
+                values = {
+                    "scope": self._scope,
+                    "service_id": to_signed(outcome.key.service_id),
+                    "call_id": to_signed(outcome.key.call_id),
+                    "from_state": CallState.READY if outcome.nonce is None else CallState.SENT,
+                    "nonce": outcome.nonce,
+                    "reason": outcome.reason,
+                    "now": now,
+                    "not_before": now + outcome.retry_after_s,
+                }
                 if outcome.state is CallState.CLOSED:
-                    ended += close_call(db, self._where(outcome.key), "sent", outcome.reason, now)
-                    ended += close_call(db, self._where(outcome.key), "ready", outcome.reason, now)
+                    ended += [id_ for (id_,) in db.execute(_CLOSE, values).fetchall()]
                 else:
-                    db.execute(
-                        _TAKE_BACK,
-                        (outcome.reason, now + outcome.retry_after_s, *self._where(outcome.key)),
-                    )
+                    db.execute(_TAKE_BACK, values)
             records = self._records(db, ended)
         self._tell(records)
 
@@ -223,14 +237,3 @@ def _enter_scope(db: Connection, chain_id: int, contract: Address, operator: Add
         db.execute("DELETE FROM transactions WHERE scope = ?", (scope,))
         db.execute("UPDATE scopes SET operator = ? WHERE id = ?", (operator, scope))
     return scope
-
-
-def close_call(db: Connection, where: tuple[int, int, int], state: str, reason: str, now: float) -> list[int]:
-    """Close a call that is in ``state``; return its row id, or nothing when it is elsewhere."""
-    rows = db.execute(
-        "UPDATE calls SET state = 'closed', nonce = NULL, reason = ?, ended_at = ?, result_block = "
-        "(SELECT max(number) FROM blocks WHERE scope = calls.scope) "
-        "WHERE scope = ? AND service_id = ? AND call_id = ? AND state = ? RETURNING id",
-        (reason, now, *where, state),
-    ).fetchall()
-    return [int(id_) for (id_,) in rows]
