@@ -172,9 +172,9 @@ def _run(forge: Path, *arguments: str) -> None:
 
 
 def _sources_digest() -> str:
-    """SHA-256 over the path and the content of every source and of the compiler's settings."""
+    """SHA-256 over the path and the content of every source."""
     digest = hashlib.sha256()
-    for path in [*sorted((ROOT / "src").rglob("*.sol")), ROOT / "foundry.toml"]:
+    for path in sorted((ROOT / "src").rglob("*.sol")):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
