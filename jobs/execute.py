@@ -46,7 +46,7 @@ class OutputStore(Protocol):
     """Keeps whole outputs for those who ask for them by digest."""
 
     def put(self, data: bytes) -> str:
-        """Keep bytes and return their SHA-256 in hexadecimal, even if the disk is full; called from a thread."""
+        """Keep bytes, if there is room, and return their SHA-256 in hexadecimal; called from a thread."""
 
 
 def add_execute(

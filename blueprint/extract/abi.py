@@ -153,7 +153,9 @@ class _Reader:
         return InputsUndecodableError(f"{where}: {problem} (ABI, at byte {self.at} of {len(self.data)})")
 
     def all(self, shapes: Sequence[Shape]) -> tuple[Plain, ...]:
-        values = self.sequence(shapes, len(shapes), _members(shapes))
+        # a lone struct without a name adds nothing to the path of its members
+        name = _members(shapes) if len(shapes) > 1 or shapes[0].name else _no_name
+        values = self.sequence(shapes, len(shapes), name)
         if self.tail != len(self.data):
             self.at = self.tail
             raise self.error(f"{len(self.data) - self.tail} bytes are left over after the last value")
@@ -277,6 +279,10 @@ def _members(shapes: Sequence[Shape]) -> Callable[[int], str]:
 
 def _member_name(shape: Shape, number: int) -> str:
     return f".{shape.name or number}"
+
+
+def _no_name(_: int) -> str:
+    return ""
 
 
 def _item_name(number: int) -> str:

@@ -63,15 +63,24 @@ def inputs_decoder(signature: Signature, schema: bytes) -> Callable[[bytes], lis
         return lambda _: []
     if schema:
         return _tlv_inputs(parameters, parse_schema(schema))
-    if not parameters:
-        return _no_inputs
-    for parameter in parameters:
-        abi_type(parameter.shape)
-    if len(parameters) == 1:
-        only = parameters[0]
-        return lambda inputs: [only.load(decode_value(only.shape, inputs))]
-    whole = Shape(kind=Kind.STRUCT, children=tuple(parameter.shape for parameter in parameters))
-    return lambda inputs: _load_all(parameters, _items(decode_value(whole, inputs)))
+    return _abi_inputs(parameters)
+
+
+def _abi_inputs(parameters: Sequence[Binding]) -> Callable[[bytes], list[object]]:
+    """Void parameters do not travel: the ABI has nothing for them."""
+    carried = [parameter.shape for parameter in parameters if parameter.shape.kind is not Kind.VOID]
+    for shape in carried:
+        abi_type(shape)
+    whole = carried[0] if len(carried) == 1 else Shape(kind=Kind.STRUCT, children=tuple(carried))
+
+    def decode(inputs: bytes) -> list[object]:
+        if not carried:
+            return _nothing(parameters, inputs)
+        value = decode_value(whole, inputs)
+        values = iter(value if len(carried) > 1 and isinstance(value, tuple) else (value,))
+        return [None if p.shape.kind is Kind.VOID else p.load(next(values)) for p in parameters]
+
+    return decode
 
 
 def _tlv_inputs(parameters: Sequence[Binding], fields: Sequence[Shape]) -> Callable[[bytes], list[object]]:
@@ -85,18 +94,14 @@ def _tlv_inputs(parameters: Sequence[Binding], fields: Sequence[Shape]) -> Calla
     return lambda inputs: _load_all(parameters, decode_payload(fields, inputs))
 
 
-def _no_inputs(inputs: bytes) -> list[object]:
+def _nothing(parameters: Sequence[Binding], inputs: bytes) -> list[object]:
     if inputs:
         raise InputsUndecodableError(f"inputs: this job takes none, received {len(inputs)} bytes")
-    return []
+    return [None for _ in parameters]
 
 
 def _load_all(parameters: Sequence[Binding], values: Sequence[Plain]) -> list[object]:
     return [parameter.load(value) for parameter, value in zip(parameters, values, strict=True)]
-
-
-def _items(value: Plain) -> tuple[Plain, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def result_encoder(signature: Signature, schema: bytes) -> Callable[[object], bytes]:
