@@ -151,6 +151,9 @@ class Settings(BaseSettings):
         "Folder of the journal, outputs, keys and language trees; "
         "unset: /var/lib/tee-job-node as root, else $XDG_DATA_HOME/tee-job-node.",
     )
+    trees_dir: Path | None = _setting(
+        "Node", None, "Folder whose `trees` several nodes share; unset: the state folder."
+    )
     router: str = _setting(
         "Node", "jobs", "What serves the jobs: `jobs` (built in) or `package.module:router`.", min_length=1
     )

@@ -23,7 +23,16 @@ from sandbox.rootfs import find_tree, survey_host
 
 __all__ = ["command", "own_findings"]
 
-_SETTINGS = ("state_dir", "rpc_url", "rpc_timeout_s", "chain_id", "contract", "keystore", "private_key_file")
+_SETTINGS = (
+    "state_dir",
+    "trees_dir",
+    "rpc_url",
+    "rpc_timeout_s",
+    "chain_id",
+    "contract",
+    "keystore",
+    "private_key_file",
+)
 _TREE_ROOM_BYTES: Final = 6 * 1024**3
 _LEAST_ROOM_BYTES: Final = 1024**3
 _STYLES: Final = {Level.OK: "green", Level.WEAK: "yellow", Level.MISSING: "red"}
@@ -85,14 +94,14 @@ def _room(session: Session) -> Finding:
     if free < _LEAST_ROOM_BYTES:
         fix = "free some space, or set --state-dir to another disk"
         return Finding(name="disk", level=Level.MISSING, detail=detail, fix=fix)
-    if free < _TREE_ROOM_BYTES and find_tree(session.state_dir) is None:
+    if free < _TREE_ROOM_BYTES and find_tree(session.trees_dir) is None:
         fix = f"building the language tree takes up to {size_text(_TREE_ROOM_BYTES)}"
         return Finding(name="disk", level=Level.WEAK, detail=detail, fix=fix)
     return Finding(name="disk", level=Level.OK, detail=detail)
 
 
 def _languages(session: Session) -> Finding:
-    tree = find_tree(session.state_dir)
+    tree = find_tree(session.trees_dir)
     if tree is not None:
         detail = ", ".join(f"{r.language} {r.version}" for r in tree.runtimes)
         return Finding(name="languages", level=Level.OK, detail=detail)

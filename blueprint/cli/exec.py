@@ -16,7 +16,7 @@ from sandbox.result import ExecutionResult, ExecutionStatus
 __all__ = ["command"]
 
 _SETTINGS = (
-    "state_dir", "backend", "allow_degraded", "tree",
+    "state_dir", "trees_dir", "backend", "allow_degraded", "tree",
     "limit_wall_time_s", "limit_cpu_time_s", "limit_memory_bytes", "limit_disk_bytes", "limit_processes",
 )  # fmt: skip
 

@@ -21,10 +21,10 @@ def command() -> None:
 
 
 @command.command("list", help="List the languages and versions of every tree, the host's own among them.")
-@node_command(settings=("state_dir",))
+@node_command(settings=("state_dir", "trees_dir"))
 def list_command(session: Session) -> None:
     """Print one line a runtime."""
-    trees, host = list_trees(session.state_dir), survey_host()
+    trees, host = list_trees(session.trees_dir), survey_host()
     table = Table("tree", "language", "version", "digest", box=None, pad_edge=False)
     for _, manifest in trees:
         for runtime in manifest.runtimes:
@@ -43,7 +43,7 @@ def list_command(session: Session) -> None:
 
 @command.command("build", help="Build the language tree from Debian trixie, or find the one that is there.")
 @click.option("--force", is_flag=True, help="Build again even when a tree of this recipe is there.")
-@node_command(settings=("state_dir", "languages"))
+@node_command(settings=("state_dir", "trees_dir", "languages"))
 def build_command(session: Session, *, force: bool) -> None:
     """Build, showing progress, and print where the tree lies."""
     tree = build(session, session.settings.languages, force=force)
@@ -68,10 +68,10 @@ def build(session: Session, languages: tuple[str, ...], *, force: bool = False) 
     """
     recipe = load_recipe(languages)
     titles = ", ".join(language.name for language in recipe.languages)
-    session.say(f"language tree for {titles} below {session.state_dir / 'trees'}")
+    session.say(f"language tree for {titles} below {session.trees_dir / 'trees'}")
     with BuildProgress(session.stderr) as progress:
-        tree = build_tree(session.state_dir, languages, progress=progress, force=force)
-    for folder, manifest in list_trees(session.state_dir):
+        tree = build_tree(session.trees_dir, languages, progress=progress, force=force)
+    for folder, manifest in list_trees(session.trees_dir):
         if manifest.digest == tree.digest:
             size = size_text(manifest.size_bytes)
             session.say(f"language tree {tree.digest[:12]}: {size}, {manifest.files} files, {folder}")

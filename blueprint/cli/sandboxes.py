@@ -49,13 +49,13 @@ def choose_tree(session: Session, languages: Sequence[str] = ()) -> LanguageTree
     wanted = tuple(languages or session.settings.languages)
     kind = session.settings.tree
     if kind != "host":
-        tree = find_tree(session.state_dir, wanted)
+        tree = find_tree(session.trees_dir, wanted)
         if tree is not None:
             return tree
         if kind == "debian":
             what = ", ".join(wanted) or "any language"
             raise SandboxUnavailableError(
-                f"no language tree with {what} below {session.state_dir}; build it: blueprint runtimes build"
+                f"no language tree with {what} below {session.trees_dir}; build it: blueprint runtimes build"
             )
     host = survey_host()
     names = {find(name).name for name in wanted}

@@ -1,7 +1,7 @@
 """What every command has: its settings, where it prints, and the flags ``--json``, ``--debug``, ``--config``.
 
-Invariant: data goes to stdout, everything else to stderr; with ``--json`` stdout holds exactly one JSON
-document (or one per line for a stream), also when the command fails.
+Invariant: data goes to stdout, everything else to stderr; with ``--json`` stdout holds one JSON
+document a line, also when the command fails.
 """
 
 import contextlib
@@ -62,6 +62,12 @@ class Session:
         return Path(home).expanduser() / "tee-job-node"
 
     @property
+    def trees_dir(self) -> Path:
+        """The folder below which the language trees lie."""
+        folder = self.settings.trees_dir
+        return self.state_dir if folder is None else folder.expanduser().absolute()
+
+    @property
     def journal(self) -> Path:
         """The node's journal."""
         return self.state_dir / "journal.sqlite"
@@ -69,7 +75,7 @@ class Session:
     def emit(self, value: Json, shown: RenderableType | None = None) -> None:
         """Print the command's data: as one JSON document with ``--json``, else as ``shown``."""
         if self.is_json:
-            sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+            sys.stdout.write(json.dumps(value, default=str) + "\n")
             sys.stdout.flush()
         elif shown is not None:
             self.stdout.print(shown)
@@ -85,14 +91,18 @@ class Session:
                 self.stderr.print(Text.assemble(("next: ", "dim"), (command, "bold")))
 
 
-def _open(flags: Mapping[str, object], *, config: Path | None, is_json: bool, is_debug: bool) -> Session:
+def _open(
+    flags: Mapping[str, object], *, config: Path | None, is_json: bool, is_debug: bool, logs: bool
+) -> Session:
     loaded = load_settings(flags, toml_file=config)
     settings = loaded.settings
     secrets = [
         s.get_secret_value() for s in (settings.private_key, settings.keystore_password) if s is not None
     ]
     redactor = log.configure(
-        level="debug" if is_debug else "warning", style=settings.log_format, secrets=secrets
+        level="debug" if is_debug else settings.log_level if logs else "warning",
+        style=settings.log_format,
+        secrets=secrets,
     )
     stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
     for warning in loaded.warnings:
@@ -108,11 +118,14 @@ def _open(flags: Mapping[str, object], *, config: Path | None, is_json: bool, is
     )
 
 
-def node_command(*, settings: Sequence[str] = ()) -> Callable[[Callable[..., int | None]], Command]:
+def node_command(
+    *, settings: Sequence[str] = (), logs: bool = False
+) -> Callable[[Callable[..., int | None]], Command]:
     """Give a click callback its session, the common flags, one flag per setting, and one way to fail.
 
     Args:
         settings: the settings that this command reads and that may be given as flags.
+        logs: whether the command logs at the level of the settings, as a service does; others only warn.
 
     The wrapped function returns an exit code or None for 0. Whatever it raises becomes one line on stderr
     (with ``--json`` also a document on stdout) and the exit code of its class.
@@ -126,7 +139,7 @@ def node_command(*, settings: Sequence[str] = ()) -> Callable[[Callable[..., int
             flags = {name: given.pop(name) for name in settings}
             redactor = log.Redactor()
             try:
-                session = _open(flags, config=config, is_json=is_json, is_debug=is_debug)
+                session = _open(flags, config=config, is_json=is_json, is_debug=is_debug, logs=logs)
                 redactor = session.redactor
                 return function(session, **given) or 0
             except (click.ClickException, click.exceptions.Exit, BrokenPipeError):

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import structlog
 from aiohttp import web
@@ -36,7 +36,8 @@ class Readiness:
     is_ready: bool
     reason: str = ""
     """One sentence; empty when ready."""
-    details: Mapping[str, int | float | str | bool | None] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values beside status and reason."""
 
 
 class Outputs(Protocol):
@@ -65,7 +66,7 @@ class HttpServer:
         *,
         host: str,
         port: int,
-        readiness: Callable[[], Readiness],
+        readiness: Callable[[], Awaitable[Readiness]],
         outputs: Outputs,
         allowed_hosts: Iterable[str] = (),
     ) -> None:
@@ -139,7 +140,7 @@ class HttpServer:
         return web.json_response({"status": "alive"}, headers={"Cache-Control": "no-store"})
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        state = self._readiness()
+        state = await self._readiness()
         body = {"status": "ready" if state.is_ready else "not_ready", "reason": state.reason, **state.details}
         return web.json_response(
             body, status=200 if state.is_ready else 503, headers={"Cache-Control": "no-store"}

@@ -22,10 +22,14 @@ class Node:
         self.server = HttpServer(
             host="127.0.0.1",
             port=0,
-            readiness=lambda: self.readiness,
+            readiness=self.report,
             outputs=self.store,
             allowed_hosts=["node.test"],
         )
+
+    async def report(self) -> Readiness:
+        """Return what the test has set."""
+        return self.readiness
 
 
 @pytest.fixture
@@ -140,7 +144,7 @@ async def test_giant_header_is_refused(client: httpx.AsyncClient) -> None:
 async def test_taken_port_is_a_config_error(node: Node) -> None:
     """A port that is in use is named, with the setting that changes it."""
     port = int(node.server.url.rpartition(":")[2])
-    second = HttpServer(host="127.0.0.1", port=port, readiness=lambda: node.readiness, outputs=node.store)
+    second = HttpServer(host="127.0.0.1", port=port, readiness=node.report, outputs=node.store)
     with pytest.raises(ConfigError, match="BLUEPRINT_HTTP_PORT"):
         async with second:
             pass

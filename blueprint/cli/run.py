@@ -1,0 +1,206 @@
+"""``blueprint run``: builds the node out of its parts and runs it until a signal comes.
+
+Invariant: everything that can be wrong with settings, key, chain, services and sandbox is found before the
+first call is taken.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from blueprint.chain.fees import FeePolicy
+from blueprint.chain.listener import Listener
+from blueprint.chain.signer import Signer
+from blueprint.chain.submitter import Submitter, SubmitterPolicy
+from blueprint.chain.wire import to_hex
+from blueprint.cli.account import load_signer
+from blueprint.cli.link import Link, connected
+from blueprint.cli.sandboxes import choose_backend, choose_tree, limits_of
+from blueprint.cli.services import bind_services, read_schemas
+from blueprint.cli.session import Session, node_command
+from blueprint.cli.signals import StopSignals
+from blueprint.errors import ConfigError
+from blueprint.http.outputs import OutputStore
+from blueprint.http.server import HttpServer, Readiness
+from blueprint.job import Handler
+from blueprint.loader import load_router
+from blueprint.node import Node, NodePolicy
+from blueprint.router import Router
+from blueprint.store.journal import Journal
+from jobs import build_router
+from sandbox.executor import CodeExecutor
+
+__all__ = ["command"]
+
+_SETTINGS = (
+    "rpc_url", "rpc_timeout_s", "chain_id", "contract", "service_ids", "start_block", "confirmations",
+    "poll_interval_s", "max_fee_gwei", "keystore", "keystore_password_file", "private_key_file",
+    "state_dir", "trees_dir", "router", "max_concurrent", "inputs_max_bytes", "grace_s",
+    "backend", "allow_degraded", "tree", "languages",
+    "limit_wall_time_s", "limit_cpu_time_s", "limit_memory_bytes", "limit_disk_bytes", "limit_processes",
+    "http_host", "http_port", "http_allowed_hosts", "outputs_max_bytes", "outputs_item_max_bytes",
+    "log_level", "log_format",
+)  # fmt: skip
+_GWEI = 10**9
+_READY_LOOK_S = 0.05
+
+
+@click.command("run", help="Run the node: follow a contract's job calls and answer each exactly once.")
+@node_command(settings=_SETTINGS, logs=True)
+def command(session: Session) -> int:
+    """Run until SIGTERM or SIGINT; a second one ends it at once."""
+    return asyncio.run(_run(session))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What does the jobs: the router's jobs, and what they hold."""
+
+    router: Router
+    facts: dict[str, Any]
+
+
+async def _run(session: Session) -> int:
+    signer = load_signer(session)
+    outputs = _open_outputs(session)
+    async with StopSignals() as stop, connected(session) as link:
+        schemas = await read_schemas(link, session.settings.service_ids, signer.address)
+        async with _opened_work(session, outputs) as work:
+            limit = session.settings.inputs_max_bytes
+            handler = bind_services(work.router, schemas, max_inputs_bytes=limit)
+            journal = Journal(
+                session.journal, chain_id=link.chain_id, contract=link.contract, operator=signer.address
+            )
+            with journal:
+                node = _build_node(session, link, signer, journal, handler)
+                await _serve(session, node, outputs, stop, _facts(link, signer, session) | work.facts)
+    return stop.exit_code
+
+
+def _open_outputs(session: Session) -> OutputStore:
+    settings = session.settings
+    try:
+        session.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return OutputStore(
+            session.state_dir / "outputs",
+            max_bytes=settings.outputs_max_bytes,
+            item_max_bytes=settings.outputs_item_max_bytes,
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the state folder {session.state_dir}: {error.strerror}; set --state-dir"
+        ) from error
+
+
+@asynccontextmanager
+async def _opened_work(session: Session, outputs: OutputStore) -> AsyncIterator[_Work]:
+    """Hand out the router: the built-in jobs over an executor, or the user's own."""
+    settings = session.settings
+    if settings.router != "jobs":
+        yield _Work(router=load_router(settings.router), facts={"router": settings.router})
+        return
+    tree = choose_tree(session)
+    backend = choose_backend(settings)
+    guarantees = backend.guarantees()
+    limits = limits_of(settings)
+    executor = CodeExecutor(tree, backend, limits=limits, max_concurrent=settings.max_concurrent)
+    try:
+        facts = {
+            "router": "jobs",
+            "backend": guarantees.backend,
+            "not_enforced": dict(guarantees.not_enforced),
+            "tree": {"kind": tree.kind, "digest": tree.digest},
+            "runtimes": [{"language": r.language, "version": r.version} for r in executor.runtimes()],
+        }
+        yield _Work(router=build_router(executor, outputs, limits=limits), facts=facts)
+    finally:
+        await executor.aclose()
+
+
+def _build_node(session: Session, link: Link, signer: Signer, journal: Journal, handler: Handler) -> Node:
+    settings = session.settings
+    listener = Listener(
+        link.rpc,
+        contract=link.contract,
+        chain_id=link.chain_id,
+        service_ids=settings.service_ids,
+        window=journal.window(),
+        start_block=settings.start_block,
+    )
+    submitter = Submitter(
+        link.rpc,
+        ledger=journal,
+        signer=signer,
+        chain_id=link.chain_id,
+        contract=link.contract,
+        policy=SubmitterPolicy(confirmations=settings.confirmations),
+        fees=FeePolicy(max_fee_cap_wei=round(settings.max_fee_gwei * _GWEI)),
+    )
+    policy = NodePolicy(grace_s=settings.grace_s)
+    return Node(
+        rpc=link.rpc, listener=listener, journal=journal, submitter=submitter, handler=handler, policy=policy
+    )
+
+
+async def _serve(
+    session: Session, node: Node, outputs: OutputStore, stop: StopSignals, facts: dict[str, Any]
+) -> None:
+    settings = session.settings
+    server = HttpServer(
+        host=settings.http_host,
+        port=settings.http_port,
+        readiness=lambda: _readiness(node),
+        outputs=outputs,
+        allowed_hosts=settings.http_allowed_hosts,
+    )
+    async with server, asyncio.TaskGroup() as group:
+        running = group.create_task(node.run(), name="node")
+        stopping = group.create_task(_stop_on_signal(node, stop), name="signals")
+        session.emit({**facts, "url": server.url}, f"node at {server.url}")
+        session.suggest(f"blueprint status --url {server.url}")
+        await running
+        stopping.cancel()
+
+
+async def _stop_on_signal(node: Node, stop: StopSignals) -> None:
+    await stop.requested.wait()
+    node.request_stop()
+
+
+async def _readiness(node: Node) -> Readiness:
+    is_ready = await node.is_ready()
+    health = node.health()
+    reason = ""
+    if not is_ready:
+        if health.is_stopping or not health.is_running:
+            reason = "the node is stopping" if health.is_stopping else "the node has not started"
+        elif health.cursor is None or health.head is None:
+            reason = "no block has been read yet"
+        else:
+            behind = max(0, health.head - health.cursor)
+            reason = f"{behind} blocks behind" if behind else "the chain's end point does not answer"
+    return Readiness(
+        is_ready=is_ready,
+        reason=reason,
+        details={
+            "cursor": health.cursor,
+            "head": health.head,
+            "running": health.running,
+            "in_flight": health.in_flight,
+            "calls": {state.value: count for state, count in health.calls.items()},
+        },
+    )
+
+
+def _facts(link: Link, signer: Signer, session: Session) -> dict[str, Any]:
+    return {
+        "chain_id": link.chain_id,
+        "contract": to_hex(link.contract),
+        "service_ids": list(session.settings.service_ids),
+        "operator": to_hex(signer.address),
+        "state_dir": str(session.state_dir),
+    }
