@@ -8,22 +8,24 @@ another way; replies of the end point are hints.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from blueprint.chain.batch import pack
+from blueprint.chain.composer import Composer
 from blueprint.chain.fees import FeePolicy, Fees
 from blueprint.chain.inflight import InFlight, Pipeline
+from blueprint.chain.ledger import Ledger, TransactionSigner
+from blueprint.chain.outlook import Outlook, read_outlook
 from blueprint.chain.precheck import Checked, Precheck, Refused
 from blueprint.chain.protocol import RevertClass
 from blueprint.chain.refusals import Refusal, classify_refusal
 from blueprint.chain.rpc import Rpc
-from blueprint.chain.signer import SignedTransaction
-from blueprint.chain.wire import JsonValue, parse_object, parse_quantity, to_hex
+from blueprint.chain.wire import parse_quantity, to_hex
 from blueprint.errors import ChainError, RpcError
-from blueprint.types import Address, CallKey, CallOutcome, CallState, ReadyResult, SentTransaction
+from blueprint.types import Address, CallKey, CallOutcome, CallState, SentTransaction
 
 __all__ = ["Ledger", "Submitter", "SubmitterPolicy", "TransactionSigner"]
 
@@ -31,44 +33,7 @@ _log = structlog.get_logger()
 
 _MAX_REFUSALS: Final = 3
 _MAX_BACKOFF_S: Final = 300.0
-
-
-class Ledger(Protocol):
-    """What the submitter needs of durable memory. ``blueprint.store.journal.Journal`` is the real one."""
-
-    def ready(self, limit: int, up_to_block: int) -> Sequence[ReadyResult]:
-        """Outputs that wait to be sent, the oldest first, of calls in blocks up to ``up_to_block``."""
-
-    def unconfirmed(self, from_nonce: int) -> Sequence[SentTransaction]:
-        """Recorded transactions from ``from_nonce`` on, and earlier ones with calls in SENT."""
-
-    def record_sent(self, transaction: SentTransaction, results: Sequence[ReadyResult] | None) -> bool:
-        """Record a transaction before it is sent; False when an output is no longer the one to send."""
-
-    def record_outcomes(self, outcomes: Sequence[CallOutcome]) -> None:
-        """Take outputs that did not land back to READY, or close their calls."""
-
-
-class TransactionSigner(Protocol):
-    """The operator's key. ``blueprint.chain.signer.Signer`` is the real one."""
-
-    @property
-    def address(self) -> Address:
-        """The account."""
-
-    def sign_transaction(
-        self,
-        *,
-        chain_id: int,
-        nonce: int,
-        to: Address | None,
-        data: bytes,
-        gas: int,
-        max_fee_wei: int,
-        max_priority_fee_wei: int,
-        value_wei: int = 0,
-    ) -> SignedTransaction:
-        """Return the signed EIP-1559 transaction and its hash."""
+_MAX_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,16 +55,6 @@ class SubmitterPolicy:
     """The longest rest between two looks at what is to be done."""
     retry_s: float = 1.0
     """The first pause after a failure; it doubles with each in a row, up to five minutes for a call."""
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What the chain said when it was last asked."""
-
-    count: int
-    block_number: int
-    base_fee_wei: int
-    gas_limit: int
 
 
 class Submitter:
@@ -130,23 +85,22 @@ class Submitter:
     ) -> None:
         self._rpc = rpc
         self._ledger = ledger
-        self._signer = signer
-        self._chain_id = chain_id
-        self._contract = contract
+        self._operator = signer.address
+        self._composer = Composer(signer, chain_id=chain_id, contract=contract)
         self._policy = policy
         self._fees = fees
         self._clock = clock
         self._precheck = Precheck(rpc, contract=contract, operator=signer.address)
         self._pipeline = Pipeline()
         self._wake = asyncio.Event()
-        self._view: _View | None = None
-        self._tip_wei = 0
+        self._outlook: Outlook | None = None
         self._cursor = -1
         self._must_look = True
         self._in_doubt = True
         self._batch_limit = policy.max_batch
         self._attempts: dict[CallKey, int] = {}
         self._has_backlog = True
+        self._is_sending = False
 
     def wake(self) -> None:
         """Say that an output may wait to be sent."""
@@ -167,7 +121,8 @@ class Submitter:
     @property
     def is_idle(self) -> bool:
         """Nothing waits to be sent that could be sent now, and everything sent was handed over."""
-        return not self._has_backlog and all(entry.pushed_at is not None for entry in self._pipeline.unmined)
+        is_pushed = all(entry.pushed_at is not None for entry in self._pipeline.unmined)
+        return is_pushed and not self._has_backlog and not self._is_sending
 
     async def run(self) -> None:
         """Work until cancelled; an end point that fails is asked again.
@@ -183,7 +138,8 @@ class Submitter:
             except ChainError as exc:
                 failures += 1
                 _log.warning("submitting_failed", error=str(exc), attempt=failures)
-                self._in_doubt = True
+                self._in_doubt = self._has_backlog = True
+                self._is_sending = False
                 await asyncio.sleep(self._backoff(failures, limit_s=10 * self._policy.tick_s))
                 continue
             try:
@@ -199,52 +155,48 @@ class Submitter:
             ChainError: the end point failed; what was recorded is sent by a later step.
         """
         self._wake.clear()
-        view = self._view
-        if view is None or self._in_doubt:
-            view = await self._look()
-            self._resolve(view)
+        outlook = self._outlook
+        if outlook is None or self._in_doubt:
+            outlook = await self._look()
+            self._resolve(outlook)
         # Sending comes first: looking costs a round trip that a waiting output need not pay.
-        await self._send_ready(view)
+        await self._send_ready(outlook)
         if self._must_look:
-            view = await self._look()
+            outlook = await self._look()
         if not self._in_doubt:
-            self._settle(view)
-            await self._repair(view)
+            before = len(self._pipeline.unmined)
+            self._settle(outlook)
+            await self._repair(outlook)
+            if self._has_backlog and len(self._pipeline.unmined) < before:
+                self._wake.set()  # there is room again
 
-    async def _look(self) -> _View:
-        """Ask how far our nonces and the chain are; the count first, so that it is not the newer one."""
-        count, block, tip = await self._rpc.batch(
-            [
-                ("eth_getTransactionCount", [to_hex(self._signer.address), "latest"]),
-                ("eth_getBlockByNumber", ["latest", False]),
-                ("eth_maxPriorityFeePerGas", []),
-            ]
-        )
-        header = parse_object(_value(block), what="eth_getBlockByNumber")
-        self._tip_wei = 0 if isinstance(tip, ChainError) else parse_quantity(tip)
-        view = _View(
-            count=parse_quantity(_value(count), what="eth_getTransactionCount"),
-            block_number=parse_quantity(header.get("number"), what="block.number"),
-            base_fee_wei=parse_quantity(header.get("baseFeePerGas", "0x0"), what="block.baseFeePerGas"),
-            gas_limit=parse_quantity(header.get("gasLimit"), what="block.gasLimit"),
-        )
-        if self._view is not None and view.count < self._view.count:
+    async def _look(self) -> Outlook:
+        """Ask the chain where our nonces and the fees stand."""
+        outlook = await read_outlook(self._rpc, self._operator)
+        if self._outlook is not None and outlook.count < self._outlook.count:
+            # Nonces came back: blocks were undone, or another end point answered.
+            self._in_doubt = True
             self._wake.set()
-            self._in_doubt = True  # nonces came back: blocks were undone, or another end point answered
-        self._view = view
+        self._outlook = outlook
         self._must_look = False
-        return view
+        return outlook
 
-    def _resolve(self, view: _View) -> None:
+    def _resolve(self, outlook: Outlook) -> None:
         """After a start, a fork or a surprise: believe the ledger and the chain, not what was remembered."""
-        self._pipeline.reload(self._ledger.unconfirmed(view.count), view.count, now=self._clock())
+        self._pipeline.reload(self._ledger.unconfirmed(outlook.count), outlook.count, now=self._clock())
         self._in_doubt = False
 
-    def _settle(self, view: _View) -> None:
+    def _settle(self, outlook: Outlook) -> None:
         """Let go of used nonces; what they carried without a result log waits to be sent again."""
-        self._pipeline.mark_spent(view.count, view.block_number)
+        self._pipeline.mark_spent(outlook.count, outlook.block_number)
         unanswered = [
-            CallOutcome(key=key, state=CallState.READY, reason="not_in_block", nonce=transaction.nonce)
+            CallOutcome(
+                key=key,
+                state=CallState.READY,
+                reason="not_in_block",
+                retry_after_s=self._pause(key),
+                nonce=transaction.nonce,
+            )
             for transaction in self._pipeline.pop_settled(self._cursor)
             for key in transaction.keys
         ]
@@ -252,59 +204,58 @@ class Submitter:
             self._ledger.record_outcomes(unanswered)
             self._wake_for_backlog()
 
-    async def _repair(self, view: _View) -> None:
+    async def _repair(self, outlook: Outlook) -> None:
         """Fill gaps, replace what must not land, raise fees, and hand over again what may be lost."""
         now = self._clock()
         to_push: list[InFlight] = []
-        for nonce in self._pipeline.gaps(view.count):
-            to_push += await self._put_filler(nonce, None, view)
+        for nonce in self._pipeline.gaps(outlook.count):
+            to_push += await self._put_filler(nonce, None, outlook)
         for entry in self._pipeline.unmined:
             if entry.must_replace:
-                to_push += await self._put_filler(entry.transaction.nonce, entry.transaction, view)
+                to_push += await self._put_filler(entry.transaction.nonce, entry.transaction, outlook)
             elif (
                 entry.must_raise
-                or entry.transaction.max_fee_wei < view.base_fee_wei
+                or entry.transaction.max_fee_wei < outlook.base_fee_wei
                 or now - entry.signed_at >= self._policy.bump_after_s
             ):
-                to_push += self._raise_fee(entry, view)
+                to_push += self._raise_fee(entry, outlook)
             elif entry.pushed_at is None or now - entry.pushed_at >= self._policy.rebroadcast_after_s:
                 to_push.append(entry)
         await self._push(to_push)
 
-    async def _send_ready(self, view: _View) -> None:
+    async def _send_ready(self, outlook: Outlook) -> None:
         """Check, sign, record and send the outputs that wait, as far as there is room."""
         free = self._policy.max_in_flight - len(self._pipeline.unmined)
-        offer = self._fees.offer(view.base_fee_wei, self._tip_wei)
         if free <= 0:
             return
-        most = min(self._batch_limit, self._precheck.largest_count(view.gas_limit))
+        most = min(self._batch_limit, self._precheck.largest_count(outlook.gas_limit))
         results = self._ledger.ready(free * most, self._cursor - self._policy.confirmations)
-        self._has_backlog = bool(results)
+        self._has_backlog = False
         if not results:
             return
+        offer = self._fees.offer(outlook.base_fee_wei, outlook.tip_wei)
         if offer is None:
-            _log.warning("fee_above_cap", base_fee_wei=view.base_fee_wei, cap_wei=self._fees.max_fee_cap_wei)
+            self._has_backlog = True
+            _log.warning(
+                "fee_above_cap", base_fee_wei=outlook.base_fee_wei, cap_wei=self._fees.max_fee_cap_wei
+            )
             return
-        batches = list(pack(results, max_count=most))[:free]
-        passed, refused = await self._precheck.check(batches, view.gas_limit)
+        batches = list(pack(results, max_count=most))
+        self._is_sending = True
+        passed, refused = await self._precheck.check(batches[:free], outlook.gas_limit)
         self._give_up(refused)
-        if self._in_doubt:
-            self._wake.set()
-            return  # a fork was seen meanwhile: nonces and outputs are read anew first
-        await self._push([entry for one in passed[:free] for entry in self._put(one, offer)])
-        if len(results) == free * most or len(passed) > free or refused:
+        if self._in_doubt or len(results) == free * most or max(len(batches), len(passed)) > free:
             self._wake_for_backlog()
+        if not self._in_doubt:  # else a fork was seen meanwhile: nonces and outputs are read anew first
+            await self._push([entry for one in passed[:free] for entry in self._put(one, offer)])
+        self._is_sending = False
 
     def _put(self, checked: Checked, offer: Fees) -> list[InFlight]:
         """Sign and record one batch; nothing when the ledger knows better by now."""
-        nonce = self._pipeline.next_nonce
-        transaction = self._sign(nonce, self._contract, checked.batch.data, checked.gas, offer)
-        transaction = _with_keys(transaction, checked.batch.keys)
+        transaction = self._composer.answer(self._pipeline.next_nonce, checked, offer)
         if not self._ledger.record_sent(transaction, checked.batch.results):
             self._wake_for_backlog()
             return []
-        for key in checked.batch.keys:
-            self._attempts.pop(key, None)
         entry = InFlight(transaction, signed_at=self._clock())
         self._pipeline.put(entry)
         return [entry]
@@ -318,14 +269,12 @@ class Submitter:
     def _outcome(self, refused: Refused) -> CallOutcome:
         key, reason = refused.result.key, refused.error.name or "reverted"
         if refused.revert_class is RevertClass.RETRY:
-            attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
-            pause_s = self._backoff(attempt, limit_s=_MAX_BACKOFF_S)
+            pause_s = self._pause(key)
             _log.warning(
                 "result_refused_for_now", service_id=key.service_id, call_id=key.call_id,
                 reason=str(refused.error), retry_after_s=pause_s,
             )  # fmt: skip
             return CallOutcome(key=key, state=CallState.READY, reason=reason, retry_after_s=pause_s)
-        self._attempts.pop(key, None)
         if refused.revert_class is RevertClass.PERMANENT:
             _log.error(
                 "result_refused_for_good", service_id=key.service_id, call_id=key.call_id,
@@ -333,18 +282,18 @@ class Submitter:
             )  # fmt: skip
         return CallOutcome(key=key, state=CallState.CLOSED, reason=reason)
 
-    async def _put_filler(self, nonce: int, old: SentTransaction | None, view: _View) -> list[InFlight]:
+    async def _put_filler(self, nonce: int, old: SentTransaction | None, outlook: Outlook) -> list[InFlight]:
         """Record an empty transaction for a nonce; the outputs that ``old`` carried there wait again."""
         if old is None:
-            offer = self._fees.offer(view.base_fee_wei, self._tip_wei)
+            offer = self._fees.offer(outlook.base_fee_wei, outlook.tip_wei)
         else:
-            offer = self._fees.raise_offer(_fees_of(old), view.base_fee_wei, self._tip_wei)
+            offer = self._fees.raise_offer(_fees_of(old), outlook.base_fee_wei, outlook.tip_wei)
         if offer is None:
             _log.warning("nonce_not_filled", nonce=nonce, cap_wei=self._fees.max_fee_cap_wei)
             return []
-        account = to_hex(self._signer.address)
+        account = to_hex(self._operator)
         gas = parse_quantity(await self._rpc.call("eth_estimateGas", {"from": account, "to": account}))
-        transaction = self._sign(nonce, self._signer.address, b"", gas, offer)
+        transaction = self._composer.filler(nonce, gas, offer)
         self._ledger.record_sent(transaction, [])
         _log.info("nonce_filled", nonce=nonce, replaced=old is not None)
         entry = InFlight(transaction, signed_at=self._clock())
@@ -352,43 +301,21 @@ class Submitter:
         self._wake_for_backlog()
         return [entry]
 
-    def _raise_fee(self, entry: InFlight, view: _View) -> list[InFlight]:
+    def _raise_fee(self, entry: InFlight, outlook: Outlook) -> list[InFlight]:
         """Record the same transaction with higher fees; at the cap, only hand it over again."""
         old = entry.transaction
-        offer = self._fees.raise_offer(_fees_of(old), view.base_fee_wei, self._tip_wei)
+        offer = self._fees.raise_offer(_fees_of(old), outlook.base_fee_wei, outlook.tip_wei)
         if offer is None:
             _log.warning("fee_not_raised", nonce=old.nonce, cap_wei=self._fees.max_fee_cap_wei)
             entry.signed_at = self._clock()
             entry.must_raise = False
             return []
-        to = self._contract if old.data else self._signer.address
-        transaction = _with_keys(self._sign(old.nonce, to, old.data, old.gas, offer), old.keys)
+        transaction = self._composer.raised(old, offer)
         self._ledger.record_sent(transaction, None)
         _log.info("fee_raised", nonce=old.nonce, max_fee_wei=offer.max_fee_wei)
         raised = InFlight(transaction, signed_at=self._clock())
         self._pipeline.put(raised)
         return [raised]
-
-    def _sign(self, nonce: int, to: Address, data: bytes, gas: int, offer: Fees) -> SentTransaction:
-        signed = self._signer.sign_transaction(
-            chain_id=self._chain_id,
-            nonce=nonce,
-            to=to,
-            data=data,
-            gas=gas,
-            max_fee_wei=offer.max_fee_wei,
-            max_priority_fee_wei=offer.max_priority_fee_wei,
-        )
-        return SentTransaction(
-            nonce=nonce,
-            hash=signed.hash,
-            raw=signed.raw,
-            keys=(),
-            data=data,
-            gas=gas,
-            max_fee_wei=offer.max_fee_wei,
-            max_priority_fee_wei=offer.max_priority_fee_wei,
-        )
 
     async def _push(self, entries: Sequence[InFlight]) -> None:
         """Hand recorded transactions to the end point, and read what it has against them."""
@@ -422,7 +349,7 @@ class Submitter:
         elif refusal is Refusal.NO_FUNDS:
             _log.error(
                 "operator_out_of_funds",
-                operator=self._signer.address,
+                operator=self._operator,
                 nonce=transaction.nonce,
                 reason=str(error),
             )
@@ -458,19 +385,16 @@ class Submitter:
         self._has_backlog = True
         self._wake.set()
 
+    def _pause(self, key: CallKey) -> float:
+        """Seconds until the next attempt for a call; each attempt that fails doubles them."""
+        if len(self._attempts) > _MAX_REMEMBERED:
+            self._attempts.clear()
+        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
+        return self._backoff(attempt, limit_s=_MAX_BACKOFF_S)
+
     def _backoff(self, attempt: int, *, limit_s: float) -> float:
         return float(min(self._policy.retry_s * 2 ** min(attempt - 1, 16), limit_s))
 
 
 def _fees_of(transaction: SentTransaction) -> Fees:
     return Fees(max_fee_wei=transaction.max_fee_wei, max_priority_fee_wei=transaction.max_priority_fee_wei)
-
-
-def _with_keys(transaction: SentTransaction, keys: tuple[CallKey, ...]) -> SentTransaction:
-    return replace(transaction, keys=keys)
-
-
-def _value(answer: JsonValue | ChainError) -> JsonValue:
-    if isinstance(answer, ChainError):
-        raise answer
-    return answer
