@@ -65,6 +65,9 @@ class TypeScript:
                         runtime.programs["compile"],
                         *_compiler_flags(request, runtime, entry, options),
                     ),
+                    env={
+                        "NODE_DISABLE_COMPILE_CACHE": "1"
+                    },  # the cache would be written, and never read again
                     limits=StageLimits(file_size_bytes=100 * 1024 * 1024),
                 ),
                 Stage(name="run", argv=(*node, inside(f"{OUT}/{compiled}"), *request.args)),

@@ -120,7 +120,7 @@ def sources_for_suite(found: Iterable[AptSource], suite: str, keyring: Path = KE
             f"Types: deb\nURIs: {' '.join(source.uris)}\nSuites: {' '.join(names)}\n"
             f"Components: main\nSigned-By: {signed_by}\n"
         )
-    if not any(f" {suite}" in stanza for stanza in stanzas):
+    if not any(re.search(rf"^Suites:.* {suite}( |$)", stanza, re.MULTILINE) for stanza in stanzas):
         raise SandboxUnavailableError(
             "language tree: expected a Debian archive among the host's apt sources (/etc/apt/sources.list "
             "and sources.list.d), found none; add a mirror of Debian there, or use the host tree"

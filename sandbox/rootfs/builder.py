@@ -105,7 +105,9 @@ def _verified(recipe: Recipe, root: Path, folder: Path, reporter: Reporter) -> t
     reporter.begin("verify", "running a program in each language")
     runtimes = []
     for language in recipe.languages:
-        runtime = verify(language, TreeShell(root, _work(folder, f"verify-{language.name}")))
+        runtime = verify(
+            language, TreeShell(root, _work(folder, f"verify-{language.name}"), is_unprivileged=True)
+        )
         runtimes.append(runtime)
         reporter.note(f"{runtime.language} {runtime.version} answers")
     return tuple(runtimes)

@@ -4,6 +4,7 @@ Invariant: nothing of the command is left when `TreeShell.run` returns: neither 
 for our own build steps; users' programs are run by the back ends of `sandbox.backends`.
 """
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,17 @@ __all__ = ["TreeShell"]
 
 ENTER = """\
 set -e
-root=$1 work=$2 start=$3; shift 3
+root=$1 work=$2 as=$3 start=$4; shift 4
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount --bind "$work" "$root/work"
-exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LANG=C.UTF-8 TMPDIR=/tmp chroot "$root" /bin/sh -c "$start" sh "$@"
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LANG=C.UTF-8 TMPDIR=/tmp \\
+    chroot $as "$root" /bin/sh -c "$start" sh "$@"
 """
 START = 'cd /work && exec /usr/bin/env "$@"'
+UNPRIVILEGED = 65534
+"""Debian's user ``nobody``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,13 @@ class TreeShell:
     Args:
         root: the tree.
         work: a folder of the host that is writable as ``/work``.
+        is_unprivileged: run as a user without rights, as a sandbox does; without root it makes no difference,
+            because then only one user is mapped.
     """
 
     root: Path
     work: Path
+    is_unprivileged: bool = False
 
     def run(
         self,
@@ -61,10 +68,14 @@ class TreeShell:
         namespaces = ["--mount", "--pid", "--ipc", "--net", "--uts", "--fork", "--kill-child=KILL"]
         if not is_root():
             namespaces += ["--user", "--map-root-user"]
+        account = ""
+        if self.is_unprivileged and is_root():
+            account = f"--userspec={UNPRIVILEGED}:{UNPRIVILEGED}"
+            _give(self.work)
         pairs = [f"{name}={value}" for name, value in (env or {}).items()]
         command = [
             *("setpriv", "--pdeathsig", "KILL", "unshare", *namespaces),
-            *("/bin/sh", "-c", ENTER, "enter", str(self.root), str(self.work), START),
+            *("/bin/sh", "-c", ENTER, "enter", str(self.root), str(self.work), account, START),
             *pairs,
             *argv,
         ]
@@ -92,3 +103,8 @@ class TreeShell:
                 f"language tree: {' '.join(argv)[:200]} ended with {done.returncode} inside the tree: {said}"
             )
         return done.stdout.decode("utf-8", "replace")
+
+
+def _give(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, UNPRIVILEGED, UNPRIVILEGED, follow_symlinks=False)

@@ -68,8 +68,7 @@ def _warm_go(language: LanguageRecipe, shell: TreeShell) -> None:
     folder.mkdir(parents=True)
     (folder / "compile.cfg").write_text(public, encoding="utf-8")
     (folder / "link.cfg").write_text(everything, encoding="utf-8")
-    for path in _on_host(shell, language.programs["cache"]).rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    _let_all_read(_on_host(shell, language.programs["cache"]))
 
 
 def _warm_swift(language: LanguageRecipe, shell: TreeShell) -> None:
@@ -79,7 +78,13 @@ def _warm_swift(language: LanguageRecipe, shell: TreeShell) -> None:
     for mode in ("5", "6"):
         flags = ["-swift-version", mode, "-use-ld=mold", "-module-cache-path", cache, "-o", "/work/warm"]
         shell.require([language.programs["compile"], *flags, "/work/warm.swift"])
-    (shell.work / "warm.swift").unlink()
+    _let_all_read(_on_host(shell, cache))
+
+
+def _let_all_read(folder: Path) -> None:
+    """Compilers keep their caches to themselves; a sandbox reads them as another user."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _on_host(shell: TreeShell, inside: str) -> Path:

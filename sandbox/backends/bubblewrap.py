@@ -1,0 +1,207 @@
+"""The unprivileged back end: bubblewrap in a user name space, without control groups.
+
+Invariant: it never says that something is in force which is not. Memory, time and processes are watched every
+few hundredths of a second and bounded per process; there is no bound on their sum by the kernel, and
+`Guarantees.not_enforced` says so. The disk quota is a real one: a tmpfs with a size, in a name space of ours.
+"""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from sandbox.backends.backend import BoxUsage, StageOrder, StageOutcome
+from sandbox.backends.bubblewrap_command import (
+    BOX_PLACES,
+    FIX,
+    bubblewrap_argv,
+    enter_argv,
+    find_bubblewrap,
+    keeper_argv,
+)
+from sandbox.backends.bubblewrap_stage import BubblewrapStage, stage_pipes
+from sandbox.backends.layout import layout_of
+from sandbox.errors import SandboxUnavailableError, SystemFailureError
+from sandbox.kernel.seccomp import compile_filter
+from sandbox.request import Limits
+from sandbox.result import Guarantees
+from sandbox.tree import LanguageTree
+
+__all__ = ["BubblewrapBackend", "BubblewrapSandbox"]
+
+ENFORCED = frozenset(
+    {
+        "wall_time", "disk", "inodes", "output", "file_size", "open_files", "seccomp", "no_new_privileges",
+        "no_capabilities", "no_network", "read_only_root", "name_spaces",
+    }
+)  # fmt: skip
+NOT_ENFORCED = {
+    "memory": "no memory group without root: each process is bounded by RLIMIT_DATA, their sum is only watched",
+    "cpu_time": "no CPU group without root: each process is bounded by RLIMIT_CPU, their sum is only watched",
+    "processes": "no process group without root: tasks are bounded by RLIMIT_NPROC, processes only watched",
+    "unique_uid": "programs run under the service's own user id, in a user name space",
+}
+START_TIMEOUT_S = 30.0
+BOX_ROOT_INODES = 1 + len(BOX_PLACES)
+
+
+class BubblewrapBackend:
+    """Makes sandboxes without any privilege, for a single user.
+
+    Raises:
+        SandboxUnavailableError: ``bwrap`` is missing, or this kernel gives no user name spaces.
+    """
+
+    name = "bubblewrap"
+
+    def __init__(self) -> None:
+        self.bwrap = find_bubblewrap()
+        probe = subprocess.run(
+            ["unshare", "--user", "--map-root-user", "--mount", "/bin/true"], capture_output=True, check=False
+        )
+        if probe.returncode != 0:
+            said = probe.stderr.decode("utf-8", "replace").strip()
+            raise SandboxUnavailableError(
+                f"bubblewrap: user name spaces are not to be had here ({said}); allow them: "
+                "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 (on Ubuntu also "
+                "kernel.apparmor_restrict_unprivileged_userns=0), or run the node as root"
+            )
+        self.filter = compile_filter()
+        self._open: set[BubblewrapSandbox] = set()
+
+    def guarantees(self) -> Guarantees:
+        """Say what is in force, and what is not and why."""
+        return Guarantees(backend=self.name, enforced=ENFORCED, not_enforced=dict(NOT_ENFORCED))
+
+    async def open(self, tree: LanguageTree, limits: Limits, sandbox_id: str) -> "BubblewrapSandbox":
+        """Mount the writable file system and check the tree.
+
+        Raises:
+            SandboxUnavailableError: the tree is not there, or the kernel refuses the mount.
+        """
+        sandbox = BubblewrapSandbox(self, tree)
+        self._open.add(sandbox)
+        try:
+            await sandbox.start(limits)
+        except BaseException:
+            await sandbox.destroy()
+            raise
+        return sandbox
+
+    async def aclose(self) -> None:
+        """Destroy every open sandbox."""
+        for sandbox in list(self._open):
+            await sandbox.destroy()
+
+    def forget(self, sandbox: "BubblewrapSandbox") -> None:
+        """Take note that a sandbox is destroyed."""
+        self._open.discard(sandbox)
+
+
+class BubblewrapSandbox:
+    """One sandbox: a keeper process holds its writable file system, each stage is one ``bwrap``."""
+
+    owner_uid: int | None = None
+
+    def __init__(self, backend: BubblewrapBackend, tree: LanguageTree) -> None:
+        self.files_fd = -1
+        self._backend = backend
+        self._layout = layout_of(tree)
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._mount_point = Path(tempfile.mkdtemp(prefix="sandbox-"))
+
+    async def start(self, limits: Limits) -> None:
+        """Start the keeper and open the file system that it has mounted.
+
+        Raises:
+            SandboxUnavailableError: the keeper cannot mount.
+        """
+        argv = keeper_argv(
+            self._mount_point, disk_bytes=limits.disk_bytes, inodes=limits.inodes + BOX_ROOT_INODES
+        )
+        self._keeper = subprocess.Popen(  # noqa: ASYNC220 - a millisecond; asyncio's own needs a thread
+            argv,
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self._keeper.stdout is not None
+        said = await _read_line(self._keeper.stdout.fileno())
+        if said.strip() != b"ready":
+            raise SandboxUnavailableError(
+                f"bubblewrap: a tmpfs cannot be mounted in a user name space: {said.decode(errors='replace')}; {FIX}"
+            )
+        try:
+            # The keeper's own view of its root: the mount is in no other name space.
+            place = f"/proc/{self._keeper.pid}/root{self._mount_point}"
+            self.files_fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            for name in BOX_PLACES:
+                os.mkdir(name, 0o700, dir_fd=self.files_fd)
+        except OSError as exc:
+            raise SystemFailureError(f"bubblewrap: the writable file system cannot be opened: {exc}") from exc
+
+    async def run(self, order: StageOrder) -> StageOutcome:
+        """Run one stage with name spaces of its own, and wait for the death of everything in it."""
+        if self._keeper is None or self._keeper.poll() is not None:
+            raise SystemFailureError("bubblewrap: the keeper of the writable file system has ended")
+        keeper_pid = self._keeper.pid
+        with stage_pipes(self._layout.texts, self._backend.filter) as pipes:
+            argv = bubblewrap_argv(
+                self._backend.bwrap, order, self._layout, self._mount_point, pipes.descriptors
+            )
+            stage = BubblewrapStage(order, pipes, self.usage)
+            return await stage.run([*enter_argv(keeper_pid), *argv], self._backend.guarantees())
+
+    def usage(self) -> BoxUsage | None:
+        """Read how full the tmpfs is."""
+        space = os.fstatvfs(self.files_fd)
+        return BoxUsage(
+            disk_bytes=(space.f_blocks - space.f_bfree) * space.f_frsize,
+            inodes=max(0, space.f_files - space.f_ffree - BOX_ROOT_INODES),
+            is_full=space.f_bfree == 0,
+            is_out_of_inodes=space.f_ffree == 0,
+        )
+
+    async def destroy(self) -> None:
+        """End the keeper, and with it the mount."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.kill()
+            keeper.wait()
+            for pipe in (keeper.stdin, keeper.stdout):
+                if pipe is not None:
+                    pipe.close()
+        if self.files_fd >= 0:
+            os.close(self.files_fd)
+            self.files_fd = -1
+        with contextlib.suppress(OSError):
+            self._mount_point.rmdir()
+        self._backend.forget(self)
+
+
+async def _read_line(descriptor: int) -> bytes:
+    """Read the keeper's first line, or what it says before it ends."""
+    loop, said = asyncio.get_running_loop(), bytearray()
+    os.set_blocking(descriptor, False)
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not said.endswith(b"\n"):
+                await readable.wait()
+                readable.clear()
+                with contextlib.suppress(BlockingIOError):
+                    chunk = os.read(descriptor, 4096)
+                    if not chunk:
+                        break
+                    said += chunk
+    except TimeoutError as exc:
+        raise SystemFailureError("bubblewrap: the keeper did not answer in time") from exc
+    finally:
+        loop.remove_reader(descriptor)
+    return bytes(said)

