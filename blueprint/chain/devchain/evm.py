@@ -8,6 +8,7 @@ Two blocks may carry the same timestamp, so that blocks of a tenth of a second d
 """
 
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +37,11 @@ from blueprint.chain.devaccounts import DevAccount
 from blueprint.types import Address, Hash
 
 __all__ = ["BlockBuilder", "CallOutcome", "CallRequest", "Evm", "MinedLog", "SealedBlock", "base_fee_wei"]
+
+# SECURITY: importing py-evm raises the interpreter's limit to 100,000, at which deeply nested JSON overflows the
+# C stack and kills the process. A fifth of it still carries contract calls of any depth that gas allows.
+# test_bad_request_gets_its_code
+sys.setrecursionlimit(20_000)
 
 _NO_ONE = EvmAddress(bytes(20))
 _HASH_BYTES = 32
