@@ -122,14 +122,14 @@ def _order_of(stage: Stage, request: ExecutionRequest, limits: Limits) -> StageO
     )
 
 
-async def _with_work_folder(sandbox: Sandbox, work: Callable[[int], Result]) -> Result:
-    """Call ``work`` in a thread with a descriptor of the sandbox's work folder.
+async def _with_folder(sandbox: Sandbox, work: Callable[[int], Result], folder: str = "work") -> Result:
+    """Call ``work`` in a thread with a descriptor of a folder of the sandbox's writable file system.
 
     The thread owns its descriptor: when the caller is cancelled and the sandbox destroyed meanwhile, the number
     cannot come to mean another sandbox's folder.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    folder_fd = os.open("work", flags, dir_fd=sandbox.files_fd)
+    folder_fd = os.open(folder, flags, dir_fd=sandbox.files_fd)
 
     def call() -> Result:
         try:
@@ -143,7 +143,7 @@ async def _with_work_folder(sandbox: Sandbox, work: Callable[[int], Result]) -> 
 async def _fill(sandbox: Sandbox, files: list[tuple[str, bytes]]) -> None:
     owner_uid = sandbox.owner_uid
     try:
-        await _with_work_folder(sandbox, lambda folder_fd: lay_down(folder_fd, files, owner_uid))
+        await _with_folder(sandbox, lambda folder_fd: lay_down(folder_fd, files, owner_uid))
     except OSError as exc:
         raise RequestError(f"files: they cannot be laid down under /work: {exc}") from exc
 
@@ -165,7 +165,7 @@ async def _with_file_size(sandbox: Sandbox, order: StageOrder, outcome: StageOut
     if outcome.exit_code in {0, None}:
         return outcome
     size = order.limits.file_size_bytes
-    if await _with_work_folder(sandbox, lambda fd: has_file_of_size(fd, size, bounds=LOOK_BOUNDS)):
+    if await _with_folder(sandbox, lambda fd: has_file_of_size(fd, size, bounds=LOOK_BOUNDS), "."):
         return replace(outcome, limits_hit=outcome.limits_hit | LimitKind.FILE_SIZE)
     return outcome
 
@@ -174,7 +174,7 @@ async def _collect(
     sandbox: Sandbox, paths: Sequence[str], bounds: CollectBounds, progress: _Progress
 ) -> None:
     try:
-        found = await _with_work_folder(sandbox, lambda folder_fd: collect(folder_fd, paths, bounds))
+        found = await _with_folder(sandbox, lambda folder_fd: collect(folder_fd, paths, bounds))
     except CollectionError as exc:
         progress.message = progress.message or f"the outputs were not collected: {exc}"
         return

@@ -84,6 +84,9 @@ def be_init(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) 
 
 
 def _live(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) -> int:
+    # Default actions do not reach process 1, and the program must start with default ones.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
     die_with_parent()
     ends = (pipes.stdin, pipes.stdout, pipes.stderr, pipes.report, pipes.release)
     close_except({0, 1, 2, *ends, *group.folders.values()})
@@ -118,8 +121,6 @@ def _settle(group: Group, program_filter: bytes, pipes: Pipes) -> None:
     for descriptor in (pipes.stdin, pipes.stdout, pipes.stderr):
         os.close(descriptor)
     group.close()
-    for number in (signal.SIGINT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL)  # default actions do not reach process 1
     drop_privileges()
     hide_memory()
     die_with_parent()
@@ -159,8 +160,6 @@ def _be_program(task: StageTask, group: Group, program_filter: bytes, pipes: Pip
         os.chdir("/work")
         os.umask(0o022)
         apply_rlimits(dict(task.rlimits))
-        for signal_number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(signal_number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         drop_privileges()
         install_filter(program_filter)

@@ -40,14 +40,21 @@ REMOVE_TIMEOUT_S = 5.0
 def main() -> None:
     """Serve one sandbox. Arguments: descriptor of the channel, of the writable file system, service's number."""
     channel_fd, box_fd, service_pid = (int(argument) for argument in sys.argv[1:4])
-    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the service to handle
+    signal.signal(signal.SIGTERM, _end)
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != service_pid:
         sys.exit("the service is gone")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the service to handle
     channel = socket.socket(fileno=channel_fd)
     launcher = Launcher(channel, box_fd)
     with contextlib.suppress(EOFError, ServiceGoneError, BrokenPipeError, ConnectionResetError):
         launcher.serve()
+
+
+def _end(number: int, _frame: object) -> None:
+    """Take the death of the service, or a polite kill, like the end of the channel: kill, wait, remove."""
+    signal.signal(number, signal.SIG_IGN)
+    raise ServiceGoneError("the service is gone")
 
 
 class Launcher:

@@ -47,9 +47,7 @@ class GroupTree:
         """
         try:
             for folder in self._distinct():
-                folder.mkdir(exist_ok=True)
-                if self.version == 2:  # noqa: PLR2004 - the version's own name
-                    _enable_controllers(folder)
+                self._make_folder(folder)
         except OSError as exc:
             raise SandboxUnavailableError(f"control groups cannot be made: {exc}; {FIX}") from exc
         self.remove_leftovers()
@@ -63,8 +61,12 @@ class GroupTree:
         descriptors: dict[Path, int] = {}
         try:
             for folder in self._distinct():
-                path = folder / f"{self._owner}-{name}"
-                path.mkdir()
+                path = folder / self.folder_name(name)
+                try:
+                    path.mkdir()
+                except FileNotFoundError:  # another service closed, and removed the folder that it saw empty
+                    self._make_folder(folder)
+                    path.mkdir()
                 descriptors[folder] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             for descriptor in descriptors.values():
@@ -73,9 +75,14 @@ class GroupTree:
             raise
         return Group(self.version, {key: descriptors[folder] for key, folder in self._folders.items()})
 
+    def _make_folder(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        if self.version == 2:  # noqa: PLR2004 - the version's own name
+            _enable_controllers(folder)
+
     def remove(self, name: str) -> bool:
         """Try to remove the group ``name``; False while the kernel still holds something of it."""
-        removed = [_remove(folder / f"{self._owner}-{name}") for folder in self._distinct()]
+        removed = [_remove(folder / self.folder_name(name)) for folder in self._distinct()]
         return all(removed)
 
     def folder_name(self, name: str) -> str:

@@ -54,6 +54,6 @@ def hide_memory() -> None:
     prctl(PR_SET_DUMPABLE, 0, what="not dumpable")
 
 
-def die_with_parent() -> None:
-    """Ask for SIGKILL when the parent dies. A change of identity clears it: call again after one."""
-    prctl(PR_SET_PDEATHSIG, SIGKILL, what="parent death signal")
+def die_with_parent(signal_number: int = SIGKILL) -> None:
+    """Ask for a signal when the parent dies. A change of identity clears it: call again after one."""
+    prctl(PR_SET_PDEATHSIG, signal_number, what="parent death signal")

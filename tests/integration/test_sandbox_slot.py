@@ -1,0 +1,249 @@
+"""The slot back end runs programs, bounds them, reports them, and leaves nothing."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sandbox.backends.backend import StageOrder
+from sandbox.backends.slot import SlotBackend
+from sandbox.errors import RequestError, SystemFailureError
+from sandbox.kernel.grouptree import find_group_tree
+from sandbox.request import Limits
+from sandbox.result import ExecutionStatus, LimitKind
+from tests.support.sandboxes import (
+    MIB,
+    SMALL,
+    Leftovers,
+    groups_of,
+    host_python,
+    python_request,
+    run_python,
+    sandboxes,
+)
+
+pytestmark = pytest.mark.root
+
+EVERY_WALL = {
+    "memory", "processes", "cpu_time", "wall_time", "disk", "inodes", "output", "unique_uid", "pid_namespace",
+    "mount_namespace", "network_namespace", "network_none", "ipc_namespace", "uts_namespace", "user_namespace",
+    "cgroup_namespace", "read_only_root", "proc_masked", "file_size", "open_files", "core_dumps_none",
+    "capabilities_none", "no_new_privileges", "seccomp",
+}  # fmt: skip
+
+
+async def test_program_reads_its_input_arguments_and_variables() -> None:
+    """Stdin, arguments and the user's variables arrive; the base environment is ours and nothing else is in it."""
+    code = "import sys,os,json; print(json.dumps([sys.stdin.read(), sys.argv[1:], dict(os.environ)]))"
+    result = await run_python(code, stdin=b"in\xc3\xa9", args=["a b", "-x"], env_vars={"GREETING": "hej"})
+    text, arguments, environment = json.loads(result.stdout.data)
+    assert (text, arguments) == ("iné", ["a b", "-x"])
+    assert environment["GREETING"] == "hej"
+    assert {"PATH", "HOME", "TMPDIR", "LANG", "GREETING"} <= set(environment)
+    assert not {"USER", "SHELL", "LOGNAME", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV"} & set(environment)
+
+
+async def test_result_names_every_wall_and_measures() -> None:
+    """A short run reports all that held it, and figures that can be true."""
+    result = await run_python("x = sum(range(10**6)); print('ok')")
+    assert (result.status, result.stdout.data, result.exit_code) == (ExecutionStatus.SUCCESS, b"ok\n", 0)
+    assert (result.guarantees.backend, result.guarantees.enforced) == ("slot", EVERY_WALL)
+    stats = result.process_stats
+    assert 0 < stats.user_time_s + stats.system_time_s < 2
+    assert 0 < stats.wall_time_s < 4
+    assert stats.memory_peak_bytes is not None
+    assert MIB < stats.memory_peak_bytes < SMALL.memory_bytes
+    assert stats.page_faults_minor is not None
+    assert stats.page_faults_minor > 100
+    assert [stage.name for stage in stats.stages] == ["run"]
+
+
+async def test_large_stdin_that_nobody_reads_does_not_hang() -> None:
+    """A program that ignores five megabytes of input ends as soon as it wants."""
+    result = await run_python("print('done')", stdin=b"x" * 5 * MIB)
+    assert (result.status, result.stdout.data) == (ExecutionStatus.SUCCESS, b"done\n")
+
+
+async def test_large_stdin_arrives_whole() -> None:
+    """Input larger than any pipe arrives byte for byte."""
+    code = "import sys,hashlib; d=sys.stdin.buffer.read(); print(len(d))"
+    result = await run_python(code, stdin=b"x" * 5 * MIB)
+    assert result.stdout.data == f"{5 * MIB}\n".encode()
+
+
+async def test_exit_codes_and_signals_are_told_apart() -> None:
+    """A nonzero exit is NONZERO_EXIT with its code, death by a signal SIGNALLED with its number."""
+    async with sandboxes() as executor:
+        left = await executor.execute(python_request("raise SystemExit(7)"))
+        killed = await executor.execute(python_request("import os; os.kill(os.getpid(), 11)"))
+    assert (left.status, left.exit_code, left.signal) == (ExecutionStatus.NONZERO_EXIT, 7, None)
+    assert (killed.status, killed.exit_code, killed.signal) == (ExecutionStatus.SIGNALLED, None, 11)
+    assert "SIGSEGV" in killed.error_message
+
+
+async def test_timeout_of_the_request_ends_the_run() -> None:
+    """A program over its own timeout is killed close to it."""
+    result = await run_python("import time; print('x', flush=True); time.sleep(60)", timeout_s=0.5)
+    assert (result.status, result.limits_hit) == (ExecutionStatus.TIMEOUT, LimitKind.WALL_TIME)
+    assert (result.stdout.data, result.exit_code) == (b"x\n", None)
+    assert 0.5 <= result.process_stats.wall_time_s < 1.0
+
+
+async def test_output_is_cut_counted_and_digested() -> None:
+    """Printing too much neither fails nor kills: the beginning is kept, the rest counted."""
+    result = await run_python("import sys; sys.stdout.write('a' * 300_000)")
+    assert result.status == ExecutionStatus.SUCCESS
+    assert (len(result.stdout.data), result.stdout.size_bytes) == (SMALL.output_bytes, 300_000)
+    assert result.limits_hit == LimitKind.STDOUT
+
+
+async def test_requests_limits_only_lower() -> None:
+    """A request gets the lower of its own and the operator's bound, one by one."""
+    code = "import resource as r; print(*(r.getrlimit(n)[0] for n in (r.RLIMIT_NOFILE, r.RLIMIT_FSIZE)))"
+    async with sandboxes() as executor:
+        result = await executor.execute(python_request(code, limits=Limits(open_files=32)))
+    assert result.stdout.data == f"32 {SMALL.file_size_bytes}\n".encode()
+
+
+async def test_output_files_come_back() -> None:
+    """Files and folders that were asked for are returned with size and digest."""
+    code = "import os; os.makedirs('out/deep'); open('out/deep/a','w').write('A'); open('b','w').write('BB')"
+    result = await run_python(code, outputs=["out", "b", "missing"])
+    assert [(file.path, file.content) for file in result.files] == [("out/deep/a", b"A"), ("b", b"BB")]
+    assert result.process_stats.inodes == 5
+
+
+async def test_nothing_is_shared_between_two_executions() -> None:
+    """Files, System V memory and message queues of one run do not exist in the next."""
+    write = (
+        "import ctypes,os; l=ctypes.CDLL(None); print(l.shmget(4242, 4096, 0o1600) >= 0);"
+        "[open(f+'/planted','w') for f in ('/work','/tmp','/dev/shm')]"
+    )
+    read = (
+        "import ctypes,os; l=ctypes.CDLL(None); print(l.shmget(4242, 4096, 0o600) >= 0,"
+        "[os.path.exists(f+'/planted') for f in ('/work','/tmp','/dev/shm')])"
+    )
+    async with sandboxes() as executor:
+        first = await executor.execute(python_request(write))
+        second = await executor.execute(python_request(read))
+    assert first.stdout.data == b"True\n"
+    assert second.stdout.data == b"False [False, False, False]\n"
+
+
+async def test_concurrent_sandboxes_have_users_and_processes_of_their_own() -> None:
+    """Eight at once, four places: all end, none sees another's processes."""
+    code = (
+        "import os,time; time.sleep(0.2); print(sorted(int(p) for p in os.listdir('/proc') if p.isdigit()))"
+    )
+    async with sandboxes() as executor:
+        results = await asyncio.gather(*(executor.execute(python_request(code)) for _ in range(8)))
+        assert (executor.scheduler.running, executor.scheduler.waiting) == (0, 0)
+    assert {result.stdout.data for result in results} == {b"[1, 2]\n"}
+    assert len({result.sandbox_id for result in results}) == 8
+
+
+async def test_cancelled_execution_is_killed_and_removed() -> None:
+    """Cancelling the awaiting task ends the program and everything of it; others go on."""
+    async with sandboxes() as executor:
+        task = asyncio.ensure_future(executor.execute(python_request("import time; time.sleep(60)")))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        after = await executor.execute(python_request("print('still here')"))
+    assert after.stdout.data == b"still here\n"
+
+
+async def test_closing_answers_what_runs_with_cancelled() -> None:
+    """Closing the executor kills what runs, which is answered with the status CANCELLED."""
+    async with sandboxes() as executor:
+        task = asyncio.ensure_future(executor.execute(python_request("import time; time.sleep(60)")))
+        await asyncio.sleep(0.5)
+        await executor.aclose()
+        result = await task
+        with pytest.raises(SystemFailureError, match="closed"):
+            await executor.execute(python_request("print(1)"))
+    assert (result.status, result.exit_code) == (ExecutionStatus.CANCELLED, None)
+
+
+async def test_files_over_the_disk_quota_are_refused() -> None:
+    """A request whose own files do not fit is refused, and leaves nothing."""
+    with pytest.raises(RequestError, match="cannot be laid down"):
+        await run_python("#" * 2 * MIB, limits=Limits(disk_bytes=MIB))
+
+
+async def test_program_that_does_not_exist_is_our_failure() -> None:
+    """A stage whose program is missing from the tree is never blamed on the user."""
+    backend = SlotBackend()
+    sandbox = await backend.open(host_python(), SMALL, "missing-program")
+    order = StageOrder(name="run", argv=("/usr/bin/no-such-program",), env={}, limits=SMALL, tasks_max=8)
+    try:
+        with pytest.raises(SystemFailureError, match="cannot execute /usr/bin/no-such-program"):
+            await sandbox.run(order)
+    finally:
+        await sandbox.destroy()
+        await backend.aclose()
+
+
+async def test_launcher_that_dies_is_our_failure_and_kills_the_program() -> None:
+    """When the launcher is killed the caller gets an error, and nothing of the sandbox lives on."""
+    async with sandboxes() as executor:
+        task = asyncio.ensure_future(executor.execute(python_request("import time; time.sleep(60)")))
+        await asyncio.sleep(0.5)
+        (sandbox,) = executor._backend._open  # type: ignore[attr-defined]
+        sandbox._launcher.kill()
+        with pytest.raises(SystemFailureError, match="launcher died"):
+            await task
+
+
+SERVICE = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+from tests.support.sandboxes import host_python, python_request, SMALL
+from sandbox.backends.slot import SlotBackend
+from sandbox.executor import CodeExecutor
+async def main():
+    executor = CodeExecutor(host_python(), SlotBackend(uid_base=int(sys.argv[2]), uid_count=1000), limits=SMALL)
+    async def soon():
+        await asyncio.sleep(1)
+        print("running", flush=True)
+    code = "import os,time; [os.fork() for _ in range(2)]; os.setsid() if os.getpid() != 2 else 0; time.sleep(60)"
+    await asyncio.gather(soon(), executor.execute(python_request(code)))
+asyncio.run(main())
+"""
+
+
+async def test_killed_service_leaves_no_process_and_no_group() -> None:
+    """After SIGKILL of the service while a program runs, every process and group of it is gone."""
+    uid_base = 850_000_000 + os.getpid() * 1000
+    uids = range(uid_base, uid_base + 1000)
+    service = subprocess.Popen(
+        [sys.executable, "-c", SERVICE, str(Path(__file__).parents[2]), str(uid_base)], stdout=subprocess.PIPE
+    )
+    assert service.stdout is not None
+    assert await asyncio.to_thread(service.stdout.readline) == b"running\n"
+    seen = Leftovers.look(uids)
+    assert sum("main.py" in line for line in seen.processes) == 4
+    assert groups_of(service.pid)
+    service.kill()
+    service.wait()
+    service.stdout.close()
+    deadline = time.monotonic() + 5
+    while (Leftovers.look(uids).processes or groups_of(service.pid)) and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    assert (Leftovers.look(uids).processes, groups_of(service.pid)) == ((), [])
+
+
+async def test_groups_of_a_dead_service_are_removed_at_the_next_start() -> None:
+    """What a service could not remove itself is swept by the next one."""
+    groups = find_group_tree(owner="999999999-1")
+    groups.prepare()
+    groups.create("left").close()
+    assert len(groups_of(999999999)) == 3
+    async with sandboxes():
+        assert groups_of(999999999) == []
