@@ -6,7 +6,8 @@ first topic is the same: the number of topics tells which of the two a log is.
 
 Invariant: a log either becomes a complete value or raises ``MalformedEventError``. A log whose ids can be
 read but whose data cannot is not turned into a call: its inputs and its job index would be guesses, an
-answer to them a false statement, and no contract that speaks this protocol can emit one. The listener says so aloud.
+answer to them a false statement, and no contract that speaks this protocol can emit one. The listener says
+so aloud.
 """
 
 from collections.abc import Callable, Mapping, Sequence
