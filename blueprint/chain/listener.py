@@ -199,7 +199,7 @@ class Listener:
             return None
         first_watched = max(0, head.block.number - self._window_blocks + 1)
         if first_watched < self._next:
-            # The blocks before the start are no news, but a reorganisation may replace them with ones that are.
+            # The blocks before the start are no news; those that a reorganisation puts there would be.
             headers = await self._source.headers(range(first_watched, self._next))
             return ChainUpdate(
                 blocks=[header.block for header in _linked(headers)], head_number=head.block.number
