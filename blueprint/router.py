@@ -22,8 +22,12 @@ from typing import TypeVar
 import structlog
 
 from blueprint.errors import (
+    AttestationError,
     BlueprintError,
+    ChainError,
+    ConfigError,
     InputsTooLargeError,
+    JournalError,
     RegistrationError,
     Rejection,
     UnencodableError,
@@ -51,6 +55,9 @@ MAX_MESSAGE_BYTES = 1024
 """Longer messages of error answers are cut: each byte costs gas."""
 
 F = TypeVar("F", bound=TypedFunction)
+
+_INTERNAL = (AttestationError, ChainError, ConfigError, JournalError, RegistrationError, UnencodableError)
+"""Errors of the node's own parts: their messages are for the operator."""
 
 _log = structlog.get_logger(__name__)
 
@@ -267,12 +274,15 @@ class _Answering:
     def _failed(self, call: JobCall, exc: BaseException) -> bytes:
         incident = self._new_incident()
         _log.error("job_failed", **_keys(call), incident=incident, exc_info=exc)
-        if isinstance(exc, BlueprintError) and not isinstance(exc, UnencodableError):
-            text = f"{type(exc).__name__}: {exc} (incident {incident})"
-        else:
-            # SECURITY: an unexpected error may hold paths, keys or of others: only the log has it;
-            # test_router_answer_to_an_unexpected_error_leaks_nothing
+        # SECURITY: what goes on chain is public. An unexpected error, and one of the node's own parts, may
+        # hold paths, addresses with keys in them, or data of others: only the log has it;
+        # test_router_answer_to_an_unexpected_error_leaks_nothing
+        if not isinstance(exc, BlueprintError):
             text = f"the job failed on this node (incident {incident}); the inputs are not known to be wrong"
+        elif isinstance(exc, _INTERNAL):
+            text = f"the job failed on this node with {type(exc).__name__} (incident {incident})"
+        else:
+            text = f"{type(exc).__name__}: {exc} (incident {incident})"
         return self._answer(call, FailureStatus.SYSTEM_ERROR, text)
 
     def _answer(self, call: JobCall, status: FailureStatus, message: str) -> bytes:

@@ -75,10 +75,16 @@ def add_execute(
             result = await executor.execute(request)
         except RequestError as exc:
             raise InputsInvalidError(str(exc)) from exc
-        bundle = encode_bundle(result)
-        if outputs is not None:
-            await asyncio.to_thread(outputs.put, bundle)
-        return encode_result(_to_chain(result, bundle_digest(bundle)))
+        digest = await asyncio.to_thread(_keep, result, outputs)
+        return encode_result(_to_chain(result, digest))
+
+
+def _keep(result: ExecutionResult, outputs: OutputStore | None) -> bytes:
+    """Bundle what was printed, keep it, and return its digest; runs in a thread, for it may be megabytes."""
+    bundle = encode_bundle(result)
+    if outputs is not None:
+        outputs.put(bundle)
+    return bundle_digest(bundle)
 
 
 def _encode_failure(failure: Failure) -> bytes:

@@ -9,11 +9,10 @@ the ABI has no Void. Source: Solidity, Contract ABI Specification.
 from collections.abc import Callable, Sequence
 
 from blueprint.errors import InputsUndecodableError, RegistrationError
+from blueprint.extract.shape import ABI_WORD_BYTES as WORD
 from blueprint.extract.shape import BYTE_WIDTHS, INTEGERS, MAX_DEPTH, Kind, Plain, Shape, check
 
-__all__ = ["abi_type", "decode_value", "encode_value"]
-
-WORD = 32
+__all__ = ["WORD", "abi_type", "decode_value", "encode_value"]
 
 
 def abi_type(shape: Shape, depth: int = 0) -> str:  # noqa: PLR0911 - one return for each kind
@@ -48,23 +47,6 @@ def abi_type(shape: Shape, depth: int = 0) -> str:  # noqa: PLR0911 - one return
             )
 
 
-def _head_bytes(shape: Shape) -> int:
-    """Bytes that a value takes where it stands: its width if that is fixed, else one word for an offset."""
-    if _is_dynamic(shape):
-        return WORD
-    if shape.kind is Kind.ARRAY:
-        return shape.length * _head_bytes(shape.children[0])
-    if shape.kind is Kind.STRUCT:
-        return sum(_head_bytes(child) for child in shape.children)
-    return WORD
-
-
-def _is_dynamic(shape: Shape) -> bool:
-    if shape.kind in (Kind.ARRAY, Kind.STRUCT):
-        return any(_is_dynamic(child) for child in shape.children)
-    return shape.kind in (Kind.STRING, Kind.BYTES, Kind.LIST, Kind.OPTIONAL)
-
-
 def encode_value(shape: Shape, value: Plain) -> bytes:
     """Encode one value as Solidity's ``abi.encode(value)`` does.
 
@@ -77,9 +59,9 @@ def encode_value(shape: Shape, value: Plain) -> bytes:
 
 def _write_all(shapes: Sequence[Shape], values: Sequence[Plain]) -> bytes:
     head, tail = bytearray(), bytearray()
-    head_bytes = sum(_head_bytes(shape) for shape in shapes)
+    head_bytes = sum(shape.head_bytes for shape in shapes)
     for shape, value in zip(shapes, values, strict=True):
-        if _is_dynamic(shape):
+        if shape.is_dynamic:
             head += (head_bytes + len(tail)).to_bytes(WORD, "big")
             tail += _write(shape, value)
         else:
@@ -116,7 +98,7 @@ def decode_value(shape: Shape, data: bytes) -> Plain:
     """
     whole: tuple[Shape, ...] = (shape,)
     members = shape.children
-    if not _is_dynamic(shape):
+    if not shape.is_dynamic:
         return _Reader(data).all(whole)[0]
     if shape.kind is not Kind.STRUCT:
         members = ()
@@ -164,8 +146,7 @@ class _Reader:
     def sequence(self, shapes: Sequence[Shape], count: int, name: Callable[[int], str]) -> tuple[Plain, ...]:
         """Read ``count`` values whose heads start at ``tail``; ``shapes`` has one each, or one for all."""
         base = cursor = self.tail
-        kinds = [(shape, _is_dynamic(shape), _head_bytes(shape)) for shape in shapes]
-        heads = sum(width for _, _, width in kinds) * count // len(kinds)
+        heads = sum(shape.head_bytes for shape in shapes) * count // len(shapes)
         # SECURITY: checked before anything is allocated for a count; test_abi_refuses_counts_beyond_the_data
         if heads > len(self.data) - base:
             self.at = base
@@ -175,16 +156,16 @@ class _Reader:
         self.tail = base + heads
         values = []
         for number in range(count):
-            shape, is_dynamic, width = kinds[number % len(kinds)]
+            shape = shapes[number % len(shapes)]
             self.path.append(name(number))
             self.at = cursor
-            if is_dynamic:
+            if shape.is_dynamic:
                 # SECURITY: offsets that share or skip bytes are refused; test_abi_refuses_overlapping_offsets
                 self.offset(cursor, self.tail - base)
                 values.append(self.dynamic(shape))
             else:
                 values.append(self.static(shape, cursor))
-            cursor += width
+            cursor += shape.head_bytes
             self.path.pop()
         return tuple(values)
 
@@ -207,7 +188,7 @@ class _Reader:
             for number, child in enumerate(children):
                 self.path.append(_member_name(child, number) if shape.kind is Kind.STRUCT else f"[{number}]")
                 values.append(self.static(child, at))
-                at += _head_bytes(child)
+                at += child.head_bytes
                 self.path.pop()
             return tuple(values)
         self.at = at

@@ -6,13 +6,14 @@ Source: Tangle EVM job protocol, ``BlueprintFieldKind``.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeAlias
 
 from blueprint.errors import UnencodableError
 
 __all__ = [
+    "ABI_WORD_BYTES",
     "BYTE_WIDTHS",
     "INTEGERS",
     "MAX_DEPTH",
@@ -27,6 +28,7 @@ __all__ = [
 
 Plain: TypeAlias = "bool | int | str | bytes | tuple[Plain, ...] | None"
 
+ABI_WORD_BYTES = 32
 MAX_DEPTH = 32
 """Levels of nesting that the chain's validation accepts."""
 
@@ -80,6 +82,24 @@ class Shape:
     """Width in bytes of a FIXED_BYTES (1 to 32), number of items of an ARRAY; 0 otherwise."""
     children: tuple["Shape", ...] = ()
     """One for OPTIONAL, ARRAY and LIST; the members of a STRUCT; none otherwise."""
+    is_dynamic: bool = field(init=False, repr=False, compare=False)
+    """True when the ABI puts the value elsewhere and an offset in its place."""
+    head_bytes: int = field(init=False, repr=False, compare=False)
+    """Bytes that the ABI takes where the value stands: its width, or one word for an offset."""
+
+    def __post_init__(self) -> None:
+        """Work out the ABI's layout once; both codecs ask for it at every value."""
+        is_compound = self.kind in (Kind.ARRAY, Kind.STRUCT)
+        if is_compound:
+            is_dynamic = any(child.is_dynamic for child in self.children)
+        else:
+            is_dynamic = self.kind in (Kind.STRING, Kind.BYTES, Kind.LIST, Kind.OPTIONAL)
+        head_bytes = ABI_WORD_BYTES
+        if is_compound and not is_dynamic:
+            times = self.length if self.kind is Kind.ARRAY else 1
+            head_bytes = times * sum(child.head_bytes for child in self.children)
+        object.__setattr__(self, "is_dynamic", is_dynamic)
+        object.__setattr__(self, "head_bytes", head_bytes)
 
 
 def describe(shape: Shape) -> str:

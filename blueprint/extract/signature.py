@@ -58,7 +58,7 @@ def read_signature(function: TypedFunction, *, name: str) -> Signature:
     Raises:
         RegistrationError: it is not async, an annotation is missing or of an unsupported type, or a
         parameter is
-            of a kind that has no place in inputs (``*args``, positional-only).
+            of a kind that has no place in inputs (``*args``, positional-only, with a default).
     """
     where = f"job {name!r}"
     if not inspect.iscoroutinefunction(function):
@@ -70,6 +70,11 @@ def read_signature(function: TypedFunction, *, name: str) -> Signature:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise RegistrationError(
                 f"{where}: parameter {parameter} cannot be filled from inputs; give it a name"
+            )
+        if parameter.default is not parameter.empty:
+            raise RegistrationError(
+                f"{where}: parameter {parameter.name!r} has a default, but inputs carry every parameter; "
+                "annotate T | None where a caller may leave it out"
             )
         if parameter.name not in hints:
             raise RegistrationError(f"{where}: parameter {parameter.name!r} has no annotation")

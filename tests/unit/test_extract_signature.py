@@ -160,6 +160,10 @@ async def positional(first: U8, /) -> None:
     """A parameter without a usable name."""
 
 
+async def defaulted(first: U8 = 3) -> None:
+    """A default that no inputs could leave to be used."""
+
+
 async def unresolved(first: "Missing") -> None:  # noqa: F821 - that is the point
     """An annotation that names nothing."""
 
@@ -172,6 +176,7 @@ async def unresolved(first: "Missing") -> None:  # noqa: F821 - that is the poin
         (without_annotation, "'first' has no annotation"),
         (variadic, "cannot be filled from inputs"),
         (positional, "cannot be filled from inputs"),
+        (defaulted, "'first' has a default"),
         (unresolved, "cannot be resolved .*Missing"),
     ],
 )

@@ -9,7 +9,15 @@ import pytest
 import structlog
 from calls import make_call
 
-from blueprint.errors import InputsInvalidError, JournalError, RegistrationError, RpcError
+from blueprint.errors import (
+    BlueprintError,
+    ConfigError,
+    InputsInvalidError,
+    JobTimeoutError,
+    JournalError,
+    RegistrationError,
+    RpcError,
+)
 from blueprint.extract import U8, U64, RawResult, Void
 from blueprint.extract.shape import Kind, Shape
 from blueprint.extract.tlv import decode_payload, encode_payload
@@ -115,11 +123,27 @@ async def test_router_answers_what_a_handler_rejects() -> None:
     assert error_of(output) == (20, "times: at most 3")
 
 
-@pytest.mark.parametrize("error", [RpcError("the end point failed"), JournalError("the disk is full")])
-async def test_router_answers_our_own_errors_by_name(error: Exception) -> None:
-    """An error raised on purpose is answered as a system error, by class and message."""
+class QuotaError(BlueprintError):
+    """An error of a job author's own."""
+
+
+@pytest.mark.parametrize("error", [JobTimeoutError("not within 3 s"), QuotaError("come back tomorrow")])
+async def test_router_answers_errors_meant_for_callers_in_their_words(error: Exception) -> None:
+    """An error that a handler raises on purpose is answered as a system error, by class and message."""
     output = await failing(error).bind({}, new_incident=lambda: "abcd")(make_call(0))
     assert error_of(output) == (21, f"{type(error).__name__}: {error} (incident abcd)")
+
+
+@pytest.mark.parametrize(
+    "error", [RpcError("wss://x/key123"), JournalError("/var/lib/x"), ConfigError("KEY=1")]
+)
+async def test_router_answers_errors_of_the_nodes_own_parts_by_class_alone(error: Exception) -> None:
+    """What such an error says is for the operator: an end point's address may hold a key."""
+    output = await failing(error).bind({}, new_incident=lambda: "abcd")(make_call(0))
+    assert error_of(output) == (
+        21,
+        f"the job failed on this node with {type(error).__name__} (incident abcd)",
+    )
 
 
 @pytest.mark.parametrize(
