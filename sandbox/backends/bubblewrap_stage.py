@@ -98,7 +98,7 @@ class BubblewrapStage:
         stdout, stderr = Capture(stdout_out, keep_bytes=keep), Capture(stderr_out, keep_bytes=keep)
         os.set_blocking(stdin_in, False)
         try:
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: ASYNC220 - a millisecond; asyncio's own needs a thread
                 argv,
                 stdin=stdin_out,
                 stdout=stdout_in,
@@ -120,7 +120,8 @@ class BubblewrapStage:
         finally:
             stdout.drain()
             stderr.drain()
-        return self._outcome(status, used, time.monotonic() - began_s, stdout, stderr, guarantees)
+        wall_time_s = time.monotonic() - began_s
+        return self._outcome(status, used, wall_time_s, streams=(stdout, stderr), guarantees=guarantees)
 
     async def _wait(self, child: subprocess.Popen[bytes]) -> tuple[int, resource.struct_rusage]:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -134,7 +135,7 @@ class BubblewrapStage:
             await _uninterrupted(ended)
             loop.remove_reader(child_fd)
             os.close(child_fd)
-            _, status, used = os.wait4(child.pid, 0)
+            _, status, used = os.wait4(child.pid, 0)  # noqa: ASYNC222 - it has ended
             child.returncode = os.waitstatus_to_exitcode(status)
             await self._await_init()
         return child.returncode, used
@@ -216,10 +217,11 @@ class BubblewrapStage:
         status: int,
         used: resource.struct_rusage,
         wall_time_s: float,
-        stdout: Capture,
-        stderr: Capture,
+        *,
+        streams: tuple[Capture, Capture],
         guarantees: Guarantees,
     ) -> StageOutcome:
+        stdout, stderr = streams
         if self._init_pid == 0 and not self._killed_for:
             said = bytes(stderr.data).decode("utf-8", "replace").strip()[-600:]
             raise SystemFailureError(
@@ -311,7 +313,7 @@ def _following(feeder: _Feeder, captures: Sequence[Capture]) -> Iterator[None]:
 
 
 def _ending(status: int, *, is_killed: bool) -> tuple[int | None, int | None]:
-    """Read bubblewrap's exit code. A program that itself exits with 129 to 192 looks like one that was killed."""
+    """Read bubblewrap's exit code; a program that exits with 129 to 192 itself looks like a killed one."""
     if is_killed:
         return None, None
     if status < 0:

@@ -1,4 +1,4 @@
-"""Looks at the processes of a stage from outside: how many, how much memory and time, without a control group.
+"""Looks at the processes of a stage from outside: number, memory and time, without a control group.
 
 Invariant: only what descends from the stage's init is counted, and an init takes every descendant with it.
 """
@@ -18,7 +18,7 @@ MOST_LOOKED_AT = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What the processes of a stage used at one moment; those that ended are counted in their parents' times."""
+    """What the processes of a stage used at one moment; the times of the dead are in their parents'."""
 
     processes: int
     anonymous_bytes: int
@@ -53,7 +53,7 @@ def _descendants(pid: int, proc: Path) -> Iterator[int]:
     while waiting and seen < MOST_LOOKED_AT:
         parent = waiting.pop()
         try:
-            tasks = os.listdir(proc / str(parent) / "task")
+            tasks = [path.name for path in (proc / str(parent) / "task").iterdir()]
         except OSError:
             continue
         for task in tasks:
