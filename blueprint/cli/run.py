@@ -130,6 +130,7 @@ def _build_node(session: Session, link: Link, signer: Signer, journal: Journal, 
         service_ids=settings.service_ids,
         window=journal.window(),
         start_block=settings.start_block,
+        poll_s=settings.poll_interval_s,
     )
     submitter = Submitter(
         link.rpc,

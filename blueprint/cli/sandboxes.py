@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-
 from blueprint.cli.session import Session
 from blueprint.settings import Settings
 from sandbox.backends.backend import Backend
+from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
 from sandbox.errors import SandboxUnavailableError
 from sandbox.executor import CodeExecutor, Executor
@@ -76,8 +76,6 @@ def choose_backend(settings: Settings) -> Backend:
     if settings.backend == "slot" or (settings.backend == "auto" and os.geteuid() == 0):
         backend = SlotBackend()
     elif settings.backend == "bubblewrap" or shutil.which("bwrap") is not None:
-        from sandbox.backends.bubblewrap import BubblewrapBackend
-
         backend = BubblewrapBackend()
     else:
         raise SandboxUnavailableError(

@@ -112,7 +112,9 @@ def _open(
         origins=loaded.origins,
         is_json=is_json,
         is_debug=is_debug,
-        stdout=Console(highlight=False, markup=False, emoji=False),
+        stdout=Console(
+            highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240
+        ),
         stderr=stderr,
         redactor=redactor,
     )
