@@ -181,7 +181,7 @@ class StreamTransport:
 
     def _take(self, answer: Answer) -> _Exchange | None:
         key = answer.get("id")
-        if type(key) is int and (exchange := self._pending.get(key)) is not None:
+        if type(key) is int and (exchange := self._pending.pop(key, None)) is not None:
             exchange.answers[key] = answer
             exchange.missing.discard(key)
             if not exchange.missing:

@@ -50,9 +50,17 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """JSON-RPC over HTTP POST, with keep-alive. There are no head hints: the caller polls."""
+    """JSON-RPC over HTTP POST, with keep-alive. There are no head hints: the caller polls.
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
+    Args:
+        endpoint: where to post.
+        timeout_s: the limit of one exchange.
+        lower: what carries the requests instead of the network.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, *, timeout_s: float, lower: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         # The environment (proxies, netrc) is read by the command line only, hence trust_env=False.
@@ -61,6 +69,7 @@ class HttpTransport:
             limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS),
             headers={"content-type": "application/json"},
             trust_env=False,
+            transport=lower,
         )
 
     async def run(self) -> None:
