@@ -1,4 +1,4 @@
-"""A fake executor for those who test a handler: no kernel, no tree, milliseconds.
+"""Fakes for tests: an executor for those who test a handler, a back end for those who test an executor.
 
 Invariant: results of the fake are shaped like real ones (digests and sizes agree with the data), and say by
 ``guarantees.backend == "fake"`` that nothing was in force.
@@ -6,9 +6,14 @@ Invariant: results of the fake are shaped like real ones (digests and sizes agre
 
 import asyncio
 import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from sandbox.request import ExecutionRequest
+from sandbox.backends.backend import BoxUsage, StageOrder, StageOutcome, StageUsage
+from sandbox.request import ExecutionRequest, Limits
 from sandbox.result import (
     CapturedStream,
     ExecutionResult,
@@ -19,9 +24,9 @@ from sandbox.result import (
     ProcessStats,
     RuntimeUsed,
 )
-from sandbox.tree import Runtime
+from sandbox.tree import LanguageTree, Runtime
 
-__all__ = ["FakeExecutor", "captured", "fake_result"]
+__all__ = ["FakeBackend", "FakeExecutor", "FakeSandbox", "captured", "fake_outcome", "fake_result"]
 
 TREE_DIGEST = hashlib.sha256(b"fake tree").hexdigest()
 
@@ -110,3 +115,112 @@ class FakeExecutor:
 
 def _print_source(request: ExecutionRequest) -> ExecutionResult:
     return fake_result(stdout=request.files[0].content if request.files else b"", language=request.language)
+
+
+def fake_outcome(
+    *,
+    exit_code: int | None = 0,
+    signal: int | None = None,
+    killed_for: LimitKind = LimitKind.NONE,
+    limits_hit: LimitKind = LimitKind.NONE,
+    stdout: bytes = b"",
+    stderr: bytes = b"",
+    usage: StageUsage | None = None,
+) -> StageOutcome:
+    """Build the outcome of a stage from the parts that a test cares about."""
+    return StageOutcome(
+        exit_code=exit_code,
+        signal=signal,
+        killed_for=killed_for,
+        limits_hit=limits_hit | killed_for,
+        stdout=captured(stdout),
+        stderr=captured(stderr),
+        usage=usage or StageUsage(wall_time_s=0.01, user_time_s=0.005, system_time_s=0.002),
+        guarantees=Guarantees(backend="fake", enforced=frozenset({"nothing"})),
+    )
+
+
+class FakeSandbox:
+    """A sandbox in which nothing runs: a folder of the machine's own, and answers from a function.
+
+    Attributes:
+        folder: holds ``work``, ``tmp`` and ``shm`` until `destroy`.
+        orders: every stage that was run.
+        is_destroyed: True after `destroy`.
+    """
+
+    owner_uid: int | None = None
+
+    def __init__(self, answer: "Callable[[FakeSandbox, StageOrder], StageOutcome]", delay_s: float) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fake-sandbox-"))
+        for name in ("work", "tmp", "shm"):
+            (self.folder / name).mkdir()
+        self.files_fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.orders: list[StageOrder] = []
+        self.is_destroyed = False
+        self._answer = answer
+        self._delay_s = delay_s
+
+    async def run(self, order: StageOrder) -> StageOutcome:
+        """Record the stage, wait the delay, answer."""
+        self.orders.append(order)
+        await asyncio.sleep(self._delay_s)
+        return self._answer(self, order)
+
+    def usage(self) -> BoxUsage | None:
+        """Count the files that lie in the folder."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return BoxUsage(
+            disk_bytes=sum(path.stat().st_size for path in files),
+            inodes=len(files),
+            is_full=False,
+            is_out_of_inodes=False,
+        )
+
+    async def destroy(self) -> None:
+        """Remove the folder."""
+        if not self.is_destroyed:
+            self.is_destroyed = True
+            os.close(self.files_fd)
+            shutil.rmtree(self.folder)
+
+
+class FakeBackend:
+    """Makes fake sandboxes, and keeps them.
+
+    Args:
+        answer: what a stage comes to; it may write files into the sandbox's folder, or raise.
+        delay_s: how long each stage takes; it can be cancelled meanwhile.
+    """
+
+    name = "fake"
+
+    def __init__(
+        self,
+        answer: Callable[[FakeSandbox, StageOrder], StageOutcome] = lambda _sandbox, _order: fake_outcome(),
+        *,
+        delay_s: float = 0.0,
+    ) -> None:
+        self.sandboxes: list[FakeSandbox] = []
+        self.is_closed = False
+        self._answer = answer
+        self._delay_s = delay_s
+
+    def guarantees(self) -> Guarantees:
+        """Say that nothing is in force."""
+        return Guarantees(backend=self.name, enforced=frozenset())
+
+    async def open(  # the port's signature; a fake needs none of it
+        self,
+        tree: LanguageTree,
+        limits: Limits,
+        sandbox_id: str,  # noqa: ARG002
+    ) -> FakeSandbox:
+        """Make a fake sandbox."""
+        sandbox = FakeSandbox(self._answer, self._delay_s)
+        self.sandboxes.append(sandbox)
+        return sandbox
+
+    async def aclose(self) -> None:
+        """Note that it was closed."""
+        self.is_closed = True

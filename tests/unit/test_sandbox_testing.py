@@ -20,9 +20,9 @@ async def test_fake_without_an_answer_prints_the_source() -> None:
     """A fake that is told nothing succeeds and returns the program's own text."""
     executor: Executor = FakeExecutor()
     result = await executor.execute(a_request())
-    assert (ExecutionStatus.SUCCESS, b"print(1)") == (result.status, result.stdout.data)
+    assert (result.status, result.stdout.data) == (ExecutionStatus.SUCCESS, b"print(1)")
     assert result.guarantees.backend == "fake"
-    assert "python" == executor.runtimes()[0].language
+    assert executor.runtimes()[0].language == "python"
 
 
 async def test_fake_raises_what_its_answer_raises() -> None:
@@ -42,7 +42,7 @@ async def test_fake_counts_a_cancelled_execution() -> None:
         task = group.create_task(executor.execute(a_request()))
         await asyncio.sleep(0)
         task.cancel()
-    assert (1, 1) == (len(executor.requests), executor.cancelled_count)
+    assert (len(executor.requests), executor.cancelled_count) == (1, 1)
     await executor.aclose()
     assert executor.is_closed
 
@@ -50,15 +50,15 @@ async def test_fake_counts_a_cancelled_execution() -> None:
 def test_captured_stream_counts_and_digests_what_it_does_not_keep() -> None:
     """Size and digest speak of everything that was printed, the data of what was kept."""
     stream = captured(b"abcdef", keep_bytes=2)
-    assert (b"ab", 6, True) == (stream.data, stream.size_bytes, stream.is_truncated)
+    assert (stream.data, stream.size_bytes, stream.is_truncated) == (b"ab", 6, True)
     assert hashlib.sha256(b"abcdef").hexdigest() == stream.sha256
 
 
 def test_fake_result_carries_the_parts_given() -> None:
     """A result built for a failure holds its status and message."""
     result = fake_result(status=ExecutionStatus.TIMEOUT, exit_code=None, error_message="too slow")
-    assert (ExecutionStatus.TIMEOUT, None, "too slow") == (
+    assert (
         result.status,
         result.exit_code,
         result.error_message,
-    )
+    ) == (ExecutionStatus.TIMEOUT, None, "too slow")
