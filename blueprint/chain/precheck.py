@@ -13,16 +13,19 @@ from typing import Final
 from blueprint.chain.batch import Batch
 from blueprint.chain.protocol import RevertClass, classify_revert
 from blueprint.chain.rpc import Rpc
-from blueprint.chain.wire import JsonValue, parse_quantity, to_hex
+from blueprint.chain.wire import JsonValue, parse_quantity, to_hex, to_quantity
 from blueprint.errors import ChainError, RevertedError
 from blueprint.types import Address, ReadyResult
 
 __all__ = ["HOOK_GAS", "Checked", "Precheck", "Refused"]
 
 HOOK_GAS: Final = 510_000
-"""What one result may need above the estimate: the manager's hook is capped at 500,000 gas, its failure is
-swallowed, and the caller keeps one part in 64 (EIP-150). An estimate may find a limit at which it starves."""
+"""What one result may need for the manager's hook: it is capped at 500,000 gas, and the caller keeps one part
+in 64 (EIP-150). A hook that starves is swallowed, so no estimate shows that it did."""
 
+_ENTRY_GAS: Final = 200_000  # one result without its hook; a plain one takes 60,000 to 180,000
+_BYTE_GAS: Final = 64  # 40 for call data (EIP-7623), 8 for the log, the rest for copies in memory
+_BASE_GAS: Final = 21_000
 _MAX_TRANSACTION_GAS: Final = 1 << 24  # EIP-7825
 
 
@@ -44,13 +47,16 @@ class Refused:
 
 
 class Precheck:
-    """Checks batches by ``eth_call`` and ``eth_estimateGas``, as the operator.
+    """Checks batches by ``eth_call``, as the operator and with the gas limit that they will be sent with.
+
+    The limit is generous, for what is not used is not paid. Where it is not enough, the end point estimates,
+    which costs it twenty times as much.
 
     Args:
         rpc: the end point.
         contract: the job contract.
         operator: the account that sends.
-        hook_gas: gas added to the estimate for each output.
+        hook_gas: gas that each output may need for the manager's hook.
     """
 
     def __init__(self, rpc: Rpc, *, contract: Address, operator: Address, hook_gas: int = HOOK_GAS) -> None:
@@ -61,7 +67,7 @@ class Precheck:
 
     def largest_count(self, block_gas_limit: int) -> int:
         """How many outputs may travel together, so that each hook has its gas and half a block stays free."""
-        return max(1, _gas_cap(block_gas_limit) // (self._hook_gas + 60_000))
+        return max(1, (_gas_cap(block_gas_limit) - _BASE_GAS) // (self._hook_gas + _ENTRY_GAS))
 
     async def check(
         self, batches: Sequence[Batch], block_gas_limit: int
@@ -74,60 +80,84 @@ class Precheck:
         cap = _gas_cap(block_gas_limit)
         passed: list[Checked] = []
         refused: list[Refused] = []
-        waiting = list(batches)
+        waiting = [Checked(batch, self._generous_gas(batch)) for batch in batches]
         while waiting:
             again: list[Batch] = []
-            for batch, verdict in zip(waiting, await self._ask(waiting), strict=True):
-                if isinstance(verdict, RevertedError):
-                    if len(batch.results) == 1:
-                        refused.append(Refused(batch.results[0], verdict, classify_revert(verdict)))
-                    else:
-                        again += await self._take_out(batch, refused)
-                    continue
-                gas = verdict + self._hook_gas * len(batch.results)
-                if gas <= cap or len(batch.results) == 1:
-                    passed.append(Checked(batch, min(gas, max(cap, verdict))))
+            for one, failure in zip(waiting, await self._try(waiting), strict=True):
+                if failure is None and one.gas <= cap:
+                    passed.append(one)
+                elif isinstance(failure, RevertedError) and failure.data:
+                    again += await self._take_out(one.batch, failure, refused)
                 else:
-                    again += batch.split()
-            waiting = again
+                    checked = await self._estimate(one.batch, cap, refused)
+                    passed += checked
+                    again += one.batch.split() if not checked and len(one.batch.results) > 1 else ()
+            waiting = [Checked(batch, self._generous_gas(batch)) for batch in again]
         return passed, refused
 
-    async def _ask(self, batches: Sequence[Batch]) -> list[int | RevertedError]:
-        """Return for each batch the gas it was estimated to need, or why the contract refuses it."""
-        calls: list[tuple[str, Sequence[JsonValue]]] = []
-        for batch in batches:
-            message = self._message(batch)
-            calls += [("eth_call", [message, "latest"]), ("eth_estimateGas", [message])]
-        answers = await self._rpc.batch(calls)
-        verdicts: list[int | RevertedError] = []
-        for called, estimated in zip(answers[::2], answers[1::2], strict=True):
-            failure = called if isinstance(called, ChainError) else estimated
-            if isinstance(failure, RevertedError):
-                verdicts.append(failure)
-            elif isinstance(failure, ChainError):
-                raise failure
-            else:
-                verdicts.append(parse_quantity(failure, what="eth_estimateGas"))
-        return verdicts
+    def _generous_gas(self, batch: Batch) -> int:
+        count = len(batch.results)
+        return _BASE_GAS + _BYTE_GAS * len(batch.data) + count * (_ENTRY_GAS + self._hook_gas)
 
-    async def _take_out(self, batch: Batch, refused: list[Refused]) -> Sequence[Batch]:
+    async def _try(self, waiting: Sequence[Checked]) -> list[ChainError | None]:
+        """Return for each batch why the contract does not take it, or None."""
+        answers = await self._rpc.batch(
+            [("eth_call", [self._message(one.batch, one.gas), "latest"]) for one in waiting]
+        )
+        return [self._failure(answer) for answer in answers]
+
+    def _failure(self, answer: JsonValue | ChainError) -> ChainError | None:
+        """Return what an answer says against a batch; raise what it says against the end point."""
+        if not isinstance(answer, ChainError):
+            return None
+        if isinstance(answer, RevertedError) or "gas" in str(answer).lower():
+            return answer
+        raise answer
+
+    async def _estimate(self, batch: Batch, cap: int, refused: list[Refused]) -> list[Checked]:
+        """Ask what a batch needs that failed for no reason that the contract gave: usually more gas.
+
+        Returns:
+            The batch with its gas, or nothing when it cannot travel as it is; alone, it is refused then.
+        """
+        try:
+            needed = parse_quantity(await self._rpc.call("eth_estimateGas", self._message(batch)))
+        except ChainError as exc:
+            failure = self._failure(exc)
+        else:
+            gas = needed + self._hook_gas * len(batch.results)
+            if gas <= cap or (len(batch.results) == 1 and needed <= cap):
+                return [Checked(batch, min(gas, cap))]
+            failure = RevertedError(
+                f"the result needs {needed} gas, more than the {cap} that a block leaves for it"
+            )
+        if len(batch.results) == 1:
+            error = failure if isinstance(failure, RevertedError) else RevertedError(str(failure))
+            refused.append(Refused(batch.results[0], error, classify_revert(error)))
+        return []
+
+    async def _take_out(
+        self, batch: Batch, failure: RevertedError, refused: list[Refused]
+    ) -> Sequence[Batch]:
         """Check each entry of a refused batch alone; return what is worth another try."""
+        if len(batch.results) == 1:
+            refused.append(Refused(batch.results[0], failure, classify_revert(failure)))
+            return []
         singles = [Batch.of([result]) for result in batch.results]
-        answers = await self._rpc.batch([("eth_call", [self._message(one), "latest"]) for one in singles])
+        failures = await self._try([Checked(one, self._generous_gas(one)) for one in singles])
         good: list[ReadyResult] = []
-        for one, answer in zip(singles, answers, strict=True):
-            if isinstance(answer, RevertedError):
-                refused.append(Refused(one.results[0], answer, classify_revert(answer)))
-            elif isinstance(answer, ChainError):
-                raise answer
+        for one, found in zip(singles, failures, strict=True):
+            if isinstance(found, RevertedError) and found.data:
+                refused.append(Refused(one.results[0], found, classify_revert(found)))
             else:
                 good.append(one.results[0])
         if len(good) == len(batch.results):
-            return singles  # each passes alone, so something joins them that we cannot see
+            return singles  # each passes alone, so something joins them that cannot be seen from here
         return [Batch.of(good)] if good else []
 
-    def _message(self, batch: Batch) -> dict[str, JsonValue]:
-        return {"from": self._sender, "to": self._to, "data": to_hex(batch.data)}
+    def _message(self, batch: Batch, gas: int | None = None) -> dict[str, JsonValue]:
+        message: dict[str, JsonValue] = {"from": self._sender, "to": self._to, "data": to_hex(batch.data)}
+        return message if gas is None else {**message, "gas": to_quantity(gas)}
 
 
 def _gas_cap(block_gas_limit: int) -> int:

@@ -33,6 +33,7 @@ _log = structlog.get_logger()
 
 _MAX_REFUSALS: Final = 3
 _MAX_BACKOFF_S: Final = 300.0
+_OUTLOOK_AGE_S: Final = 10.0
 _MAX_REMEMBERED: Final = 10_000
 
 
@@ -95,7 +96,8 @@ class Submitter:
         self._wake = asyncio.Event()
         self._outlook: Outlook | None = None
         self._cursor = -1
-        self._must_look = True
+        self._looked_at = 0.0
+        self._must_look = False
         self._in_doubt = True
         self._batch_limit = policy.max_batch
         self._attempts: dict[CallKey, int] = {}
@@ -104,12 +106,14 @@ class Submitter:
 
     def wake(self) -> None:
         """Say that an output may wait to be sent."""
-        self._wake_for_backlog()
+        self._has_backlog = True
+        self._wake.set()
 
     def advance(self, cursor: int, *, is_fork: bool = False) -> None:
         """Say that the ledger knows the chain up to block ``cursor``, and whether blocks were undone."""
         self._cursor = cursor
-        self._must_look = True
+        # With nothing in flight there is nothing to settle, and looking would only delay the next output.
+        self._must_look = self._must_look or len(self._pipeline) > 0
         self._in_doubt = self._in_doubt or is_fork
         self._wake.set()
 
@@ -156,9 +160,10 @@ class Submitter:
         """
         self._wake.clear()
         outlook = self._outlook
-        if outlook is None or self._in_doubt:
+        if outlook is None or self._in_doubt or self._clock() - self._looked_at > _OUTLOOK_AGE_S:
             outlook = await self._look()
-            self._resolve(outlook)
+            if self._in_doubt:
+                self._resolve(outlook)
         # Sending comes first: looking costs a round trip that a waiting output need not pay.
         await self._send_ready(outlook)
         if self._must_look:
@@ -178,6 +183,7 @@ class Submitter:
             self._in_doubt = True
             self._wake.set()
         self._outlook = outlook
+        self._looked_at = self._clock()
         self._must_look = False
         return outlook
 
@@ -202,7 +208,7 @@ class Submitter:
         ]
         if unanswered:
             self._ledger.record_outcomes(unanswered)
-            self._wake_for_backlog()
+            self.wake()
 
     async def _repair(self, outlook: Outlook) -> None:
         """Fill gaps, replace what must not land, raise fees, and hand over again what may be lost."""
@@ -245,7 +251,7 @@ class Submitter:
         passed, refused = await self._precheck.check(batches[:free], outlook.gas_limit)
         self._give_up(refused)
         if self._in_doubt or len(results) == free * most or max(len(batches), len(passed)) > free:
-            self._wake_for_backlog()
+            self.wake()
         if not self._in_doubt:  # else a fork was seen meanwhile: nonces and outputs are read anew first
             await self._push([entry for one in passed[:free] for entry in self._put(one, offer)])
         self._is_sending = False
@@ -254,7 +260,7 @@ class Submitter:
         """Sign and record one batch; nothing when the ledger knows better by now."""
         transaction = self._composer.answer(self._pipeline.next_nonce, checked, offer)
         if not self._ledger.record_sent(transaction, checked.batch.results):
-            self._wake_for_backlog()
+            self.wake()
             return []
         entry = InFlight(transaction, signed_at=self._clock())
         self._pipeline.put(entry)
@@ -298,7 +304,7 @@ class Submitter:
         _log.info("nonce_filled", nonce=nonce, replaced=old is not None)
         entry = InFlight(transaction, signed_at=self._clock())
         self._pipeline.put(entry)
-        self._wake_for_backlog()
+        self.wake()
         return [entry]
 
     def _raise_fee(self, entry: InFlight, outlook: Outlook) -> list[InFlight]:
@@ -380,10 +386,6 @@ class Submitter:
                 for key in keys
             ]
         )
-
-    def _wake_for_backlog(self) -> None:
-        self._has_backlog = True
-        self._wake.set()
 
     def _pause(self, key: CallKey) -> float:
         """Seconds until the next attempt for a call; each attempt that fails doubles them."""
