@@ -33,14 +33,16 @@ __all__ = ["BubblewrapBackend", "BubblewrapSandbox"]
 
 ENFORCED = frozenset(
     {
-        "wall_time", "disk", "inodes", "output", "file_size", "open_files", "seccomp", "no_new_privileges",
-        "no_capabilities", "no_network", "read_only_root", "name_spaces",
+        "wall_time", "disk", "inodes", "output", "file_size", "open_files", "core_dumps_none", "seccomp",
+        "no_new_privileges", "capabilities_none", "network_none", "network_namespace", "pid_namespace",
+        "mount_namespace", "ipc_namespace", "uts_namespace", "user_namespace", "read_only_root",
     }
 )  # fmt: skip
 NOT_ENFORCED = {
     "memory": "no memory group without root: RLIMIT_DATA bounds each process, their sum is only watched",
     "cpu_time": "no CPU group without root: RLIMIT_CPU bounds each process, their sum is only watched",
     "processes": "no process group without root: RLIMIT_NPROC bounds tasks, processes are only watched",
+    "proc_masked": "proc is shown as the kernel shows it to a user without rights",
     "unique_uid": "programs run under the service's own user id, in a user name space",
 }
 START_TIMEOUT_S = 30.0

@@ -117,7 +117,7 @@ def bubblewrap_argv(
     argv += ["--proc", "/proc", "--dev", "/dev"]
     for name, place in BOX_PLACES.items():
         argv += ["--bind", str(box / name), place]
-    argv += ["--remount-ro", "/", "--chdir", "/work", "--clearenv"]
+    argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/work", "--clearenv"]
     for name, value in order.env.items():
         argv += ["--setenv", name, value]
     argv += ["--info-fd", str(descriptors.info), "--block-fd", str(descriptors.block)]

@@ -3,6 +3,7 @@
 Invariant: afterwards each cache is only read: both compilers accept one that they cannot write.
 """
 
+import itertools
 from pathlib import Path, PurePosixPath
 
 from sandbox.rootfs.recipe import LanguageRecipe
@@ -75,8 +76,18 @@ def _warm_swift(language: LanguageRecipe, shell: TreeShell) -> None:
     imports = "".join(f"import {module}\n" for module in SWIFT_MODULES)
     (shell.work / "warm.swift").write_text(f"{imports}print(1)\n", encoding="utf-8")
     cache = language.programs["module_cache"]
-    for mode in ("5", "6"):
-        flags = ["-swift-version", mode, "-use-ld=mold", "-module-cache-path", cache, "-o", "/work/warm"]
+    # The compiler keeps a cache apart for each of these flags: every option of `languages.swift` must be met.
+    for optimize, mode in itertools.product(("-O", "-Onone"), ("5", "6")):
+        flags = [
+            optimize,
+            "-swift-version",
+            mode,
+            "-use-ld=mold",
+            "-module-cache-path",
+            cache,
+            "-o",
+            "/work/warm",
+        ]
         shell.require([language.programs["compile"], *flags, "/work/warm.swift"])
     _let_all_read(_on_host(shell, cache))
 
