@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     confirmations: int = _setting(
         "Chain",
         0,
-        "Blocks that must follow a call's block before it runs; above 0 where the chain reorganises.",
+        "Blocks that must follow a call's block before its answer is sent; above 0 on chains with forks.",
         ge=0,
         le=1024,
     )

@@ -21,14 +21,14 @@ __all__ = ["COMMANDS", "program", "run_command_line"]
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("demo", "Submit real programs on an embedded chain and watch the node answer them."),
     "run": ("run", "Run the node: follow a contract's job calls and answer each exactly once."),
-    "submit": ("submit", "Submit a program as a job call and print the answer."),
+    "submit": ("submit", "Submit a program (a file or a folder) as a job call and print the answer."),
     "calls": ("calls", "Look at the job calls in the node's journal, or retry one."),
     "status": ("status", "Say how the node is doing: readiness, cursor, calls by state."),
-    "exec": ("exec", "Run a program in the sandbox, without any chain."),
+    "exec": ("exec", "Run a program (a file or a folder) in the sandbox, without any chain."),
     "runtimes": ("runtimes", "List or build the language runtimes."),
     "doctor": ("doctor", "Check what this machine offers, and print the fix for what is missing."),
     "keys": ("keys", "Make, import and list the operator's keys."),
-    "chain": ("chain", "Serve the embedded chain as a JSON-RPC end point."),
+    "chain": ("chain", "Serve the embedded chain on loopback, with the contracts deployed, until Ctrl-C."),
     "reference": ("reference", "Print or write the tables of settings and commands."),
 }
 _HIDDEN: Final = frozenset({"reference"})

@@ -85,7 +85,7 @@ class _Stage:
 
 
 def _prepare(session: Session, narrator: Narrator) -> _Plan:
-    """Find or build the language tree; without root, and with ``--tree host``, take the host's own programs."""
+    """Find or build the language tree; without root, or with ``--tree host``, take the host's programs."""
     asked = tuple(dict.fromkeys(find(name).name for name in session.settings.languages))
     wanted = tuple(dict.fromkeys((*asked, "python"))) if asked else tuple(LANGUAGES)
     if asked and "python" not in asked:
@@ -137,9 +137,10 @@ async def _demonstrate(session: Session, narrator: Narrator, plan: _Plan, *, use
         stage = await _set_up(stack, session, narrator, plan, folder=folder, use_anvil=use_anvil)
         rows, contract_answer = await _run_cases(narrator, plan, stage)
         narrator.say("stopping node and chain")
-        _tell_weaker(narrator, stage.node.facts)
-        is_right = all(row.verdict.is_right for row in rows) and contract_answer.is_right
-        _show(narrator, plan, stage, rows, contract_answer)
+    narrator.say("stopped; no process and no file is left behind")
+    _tell_weaker(narrator, stage.node.facts)
+    _show(narrator, plan, stage, rows, contract_answer)
+    is_right = all(row.verdict.is_right for row in rows) and contract_answer.is_right
     return ExitCode.OK if is_right else ExitCode.FAILURE
 
 

@@ -8,7 +8,7 @@ import click
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.outcome import as_json, not_enforced_lines, summary, write_streams
 from blueprint.cli.program import program_options, read_program
-from blueprint.cli.sandboxes import choose_tree, opened_executor
+from blueprint.cli.sandboxes import opened_sandbox
 from blueprint.cli.session import Session, node_command
 from sandbox.request import ExecutionRequest
 from sandbox.result import ExecutionResult, ExecutionStatus
@@ -43,5 +43,5 @@ def command(session: Session, **program: Any) -> int:
 
 
 async def _execute(session: Session, request: ExecutionRequest) -> ExecutionResult:
-    async with opened_executor(session, choose_tree(session, [request.language])) as executor:
-        return await executor.execute(request)
+    async with opened_sandbox(session, [request.language]) as sandbox:
+        return await sandbox.executor.execute(request)

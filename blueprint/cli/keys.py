@@ -21,7 +21,7 @@ __all__ = ["command"]
 _SETTINGS = ("state_dir", "keystore_password_file")
 
 
-@click.group("keys", help="Make, import and list the operator's keys (keystore version 3, scrypt).")
+@click.group("keys", help="Make, import and list the operator's keys.")
 def command() -> None:
     """Group the key commands."""
 

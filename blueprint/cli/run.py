@@ -19,7 +19,7 @@ from blueprint.chain.submitter import Submitter, SubmitterPolicy
 from blueprint.chain.wire import to_hex
 from blueprint.cli.account import load_signer
 from blueprint.cli.link import Link, connected
-from blueprint.cli.sandboxes import choose_backend, choose_tree, limits_of
+from blueprint.cli.sandboxes import limits_of, opened_sandbox
 from blueprint.cli.services import bind_services, read_schemas
 from blueprint.cli.session import Session, node_command
 from blueprint.cli.signals import StopSignals
@@ -32,7 +32,6 @@ from blueprint.node import Node, NodePolicy
 from blueprint.router import Router
 from blueprint.store.journal import Journal
 from jobs import build_router
-from sandbox.executor import CodeExecutor
 
 __all__ = ["command"]
 
@@ -103,22 +102,19 @@ async def _opened_work(session: Session, outputs: OutputStore) -> AsyncIterator[
     if settings.router != "jobs":
         yield _Work(router=load_router(settings.router), facts={"router": settings.router})
         return
-    tree = choose_tree(session)
-    backend = choose_backend(settings)
-    guarantees = backend.guarantees()
-    limits = limits_of(settings)
-    executor = CodeExecutor(tree, backend, limits=limits, max_concurrent=settings.max_concurrent)
-    try:
+    async with opened_sandbox(session) as sandbox:
         facts = {
             "router": "jobs",
-            "backend": guarantees.backend,
-            "not_enforced": dict(guarantees.not_enforced),
-            "tree": {"kind": tree.kind, "digest": tree.digest},
-            "runtimes": [{"language": r.language, "version": r.version} for r in executor.runtimes()],
+            "backend": sandbox.guarantees.backend,
+            "not_enforced": dict(sandbox.guarantees.not_enforced),
+            "tree": {"kind": sandbox.tree.kind, "digest": sandbox.tree.digest},
+            "runtimes": [
+                {"language": runtime.language, "version": runtime.version}
+                for runtime in sandbox.executor.runtimes()
+            ],
         }
-        yield _Work(router=build_router(executor, outputs, limits=limits), facts=facts)
-    finally:
-        await executor.aclose()
+        router = build_router(sandbox.executor, outputs, limits=limits_of(settings))
+        yield _Work(router=router, facts=facts)
 
 
 def _build_node(session: Session, link: Link, signer: Signer, journal: Journal, handler: Handler) -> Node:

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from blueprint.cli.session import Session
@@ -17,12 +18,13 @@ from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
 from sandbox.errors import SandboxUnavailableError
 from sandbox.executor import CodeExecutor, Executor
-from sandbox.languages import find
+from sandbox.languages import LANGUAGES, find
 from sandbox.request import Limits
+from sandbox.result import Guarantees
 from sandbox.rootfs import find_tree, survey_host
 from sandbox.tree import LanguageTree
 
-__all__ = ["choose_backend", "choose_tree", "limits_of", "opened_executor"]
+__all__ = ["OpenedSandbox", "choose_backend", "choose_tree", "limits_of", "opened_sandbox"]
 
 ALL: Final = "all"
 """As a value of ``allow_degraded``: every guarantee may be missing."""
@@ -93,17 +95,39 @@ def choose_backend(settings: Settings) -> Backend:
     return backend
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedSandbox:
+    """An executor that is ready, and what stands behind it."""
+
+    executor: Executor
+    tree: LanguageTree
+    guarantees: Guarantees
+
+
 @asynccontextmanager
-async def opened_executor(session: Session, tree: LanguageTree) -> AsyncIterator[Executor]:
-    """Build the executor, hand it out, and close it with everything that it holds."""
+async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> AsyncIterator[OpenedSandbox]:
+    """Choose tree and back end, hand the executor out, and close it with everything that it holds.
+
+    Args:
+        session: its settings say which tree, back end and limits.
+        languages: what must be there; the settings' languages when empty.
+
+    Raises:
+        RequestError: no language has one of the names.
+        SandboxUnavailableError: as `choose_tree` and `choose_backend` say.
+    """
     settings = session.settings
+    tree = choose_tree(session, languages)
+    backend = choose_backend(settings)
+    offered = {find(name).name for name in settings.languages} or set(LANGUAGES)
     executor = CodeExecutor(
         tree,
-        choose_backend(settings),
+        backend,
+        languages={name: language for name, language in LANGUAGES.items() if name in offered},
         limits=limits_of(settings),
         max_concurrent=settings.max_concurrent,
     )
     try:
-        yield executor
+        yield OpenedSandbox(executor=executor, tree=tree, guarantees=backend.guarantees())
     finally:
         await executor.aclose()

@@ -170,17 +170,17 @@ def _report(error: Exception, redactor: log.Redactor, *, is_json: bool, is_debug
 
 def _with_options(callback: Command, settings: Sequence[str]) -> Command:
     options: list[Callable[[Command], Command]] = [
-        click.option("--json", "json_output", is_flag=True, help="Print JSON on stdout, for machines."),
-        click.option("--debug", is_flag=True, help="Show tracebacks and debug log lines."),
+        *(_setting_option(name) for name in settings),
         click.option(
             "--config",
             type=click.Path(path_type=Path, dir_okay=False),
             metavar="FILE",
             help="TOML file of settings [blueprint.toml].",
         ),
-        *(_setting_option(name) for name in settings),
+        click.option("--json", "json_output", is_flag=True, help="Print JSON on stdout, for machines."),
+        click.option("--debug", is_flag=True, help="Show tracebacks and debug log lines."),
     ]
-    for option in options:
+    for option in reversed(options):
         callback = option(callback)
     return callback
 
