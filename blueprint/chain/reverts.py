@@ -44,39 +44,65 @@ class CustomError:
         return keccak256(f"{self.name}({','.join(self.types)})".encode())[:_SELECTOR_BYTES]
 
 
+_BENIGN, _RETRY, _PERMANENT = RevertClass.BENIGN, RevertClass.RETRY, RevertClass.PERMANENT
+_DECLARED: tuple[tuple[str, tuple[str, ...], RevertClass], ...] = (
+    ("JobAlreadyCompleted", ("uint64", "uint64"), _BENIGN),
+    ("ResultAlreadySubmitted", ("uint64", "uint64", "address"), _BENIGN),
+    # An operator may join or be re-activated; a call may not have reached a lagging end point yet.
+    ("OperatorNotInService", ("uint64", "address"), _RETRY),
+    ("OperatorNotActive", ("address",), _RETRY),
+    ("JobCallNotFound", ("uint64", "uint64"), _RETRY),
+    # The manager is asked with every call, and a failing manager counts as "aggregation required".
+    ("AggregationRequired", ("uint64", "uint8"), _RETRY),
+    ("ManagerReverted", ("address", "bytes"), _RETRY),
+    ("ManagerRejected", ("address",), _RETRY),
+    ("RewardTransferFailed", ("address", "uint256"), _RETRY),
+    ("Reentered", (), _RETRY),
+    ("EnforcedPause", (), _RETRY),
+    ("AggregationNotRequired", ("uint64", "uint8"), _PERMANENT),
+    ("NotQuotedOperator", ("uint64", "uint64"), _PERMANENT),
+    ("SchemaValidationFailed", ("uint8", "uint64", "uint64", "uint256"), _PERMANENT),
+    ("InvalidSchemaVersion", ("uint8", "uint8"), _PERMANENT),
+    ("ServiceNotActive", ("uint64",), _PERMANENT),
+    ("ServiceExpired", ("uint64",), _PERMANENT),
+    ("NotPermittedCaller", ("uint64", "address"), _PERMANENT),
+    ("InvalidJobIndex", ("uint8",), _PERMANENT),
+    ("InvalidMsgValue", ("uint256", "uint256"), _PERMANENT),
+    ("QuoteAlreadyUsed", ("address",), _PERMANENT),
+    ("InvalidQuoteSignature", ("address",), _PERMANENT),
+    ("QuoteExpired", ("address", "uint64"), _PERMANENT),
+    ("InvalidBLSSignature", (), _PERMANENT),
+    ("QuoteTimestampTooOld", ("address", "uint64", "uint64"), _PERMANENT),
+    ("DuplicateOperatorQuote", ("address",), _PERMANENT),
+    ("JobQuoteInputsMismatch", ("address", "bytes32", "bytes32"), _PERMANENT),
+    ("JobQuoteJobIndexMismatch", ("uint8", "uint8"), _PERMANENT),
+    ("JobQuoteRequesterMismatch", ("address", "address", "address"), _PERMANENT),
+    ("JobQuoteServiceMismatch", ("uint64", "uint64"), _PERMANENT),
+    ("NoQuotes", (), _PERMANENT),
+    ("PaymentTooSmall", ("uint256", "uint256"), _PERMANENT),
+    ("LengthMismatch", (), _PERMANENT),
+    ("BlueprintNotFound", ("uint64",), _PERMANENT),
+    ("ServiceNotFound", ("uint64",), _PERMANENT),
+    ("NoOperators", (), _PERMANENT),
+    ("NotServiceOwner", ("uint64", "address"), _PERMANENT),
+    # The manager of this project, and its example of a consumer.
+    ("NothingToRetry", ("uint64", "uint64", "uint8"), _BENIGN),
+    ("CallbackReverted", ("address", "bytes"), _RETRY),
+    ("TooLittleGas", ("uint256",), _RETRY),
+    ("WrongOutput", ("bytes32", "bytes32"), _PERMANENT),
+    ("NotTangle", ("address",), _PERMANENT),
+    ("NotManager", ("address",), _PERMANENT),
+    ("UnexpectedService", ("uint64",), _PERMANENT),
+    # What the compiler itself raises.
+    ("Error", ("string",), _PERMANENT),
+    ("Panic", ("uint256",), _PERMANENT),
+)
+
+
 def _table() -> dict[bytes, CustomError]:
-    benign, retry, permanent = RevertClass.BENIGN, RevertClass.RETRY, RevertClass.PERMANENT
-    declared: tuple[tuple[str, tuple[str, ...], RevertClass], ...] = (
-        ("JobAlreadyCompleted", ("uint64", "uint64"), benign),
-        ("ResultAlreadySubmitted", ("uint64", "uint64", "address"), benign),
-        # An operator may join or be re-activated; a call may not have reached a lagging end point yet.
-        ("OperatorNotInService", ("uint64", "address"), retry),
-        ("OperatorNotActive", ("address",), retry),
-        ("JobCallNotFound", ("uint64", "uint64"), retry),
-        # The manager is asked with every call, and a failing manager counts as "aggregation required".
-        ("AggregationRequired", ("uint64", "uint8"), retry),
-        ("ManagerReverted", ("address", "bytes"), retry),
-        ("ManagerRejected", ("address",), retry),
-        ("EnforcedPause", (), retry),
-        ("AggregationNotRequired", ("uint64", "uint8"), permanent),
-        ("NotQuotedOperator", ("uint64", "uint64"), permanent),
-        ("SchemaValidationFailed", ("uint8", "uint64", "uint64", "uint256"), permanent),
-        ("InvalidSchemaVersion", ("uint8", "uint8"), permanent),
-        ("ServiceNotActive", ("uint64",), permanent),
-        ("ServiceExpired", ("uint64",), permanent),
-        ("NotPermittedCaller", ("uint64", "address"), permanent),
-        ("InvalidJobIndex", ("uint8",), permanent),
-        ("InvalidMsgValue", ("uint256", "uint256"), permanent),
-        ("QuoteAlreadyUsed", ("address",), permanent),
-        ("InvalidQuoteSignature", ("address",), permanent),
-        ("QuoteExpired", ("address", "uint64"), permanent),
-        ("InvalidBLSSignature", (), permanent),
-        ("Error", ("string",), permanent),
-        ("Panic", ("uint256",), permanent),
-    )
     errors = (
         CustomError(name=name, types=types, revert_class=revert_class)
-        for name, types, revert_class in declared
+        for name, types, revert_class in _DECLARED
     )
     return {error.selector: error for error in errors}
 

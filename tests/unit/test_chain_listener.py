@@ -12,7 +12,8 @@ from blueprint.chain import events
 from blueprint.chain.header import BloomFilter
 from blueprint.chain.listener import Listener, verify_contract
 from blueprint.errors import ConfigError, JournalError, RpcError
-from blueprint.types import Address, BlockRef, ChainUpdate, Hash
+from blueprint.types import Address, BlockRef, Hash
+from tests.support.chain_view import ChainView
 
 CONTRACT = Address(b"\x0c" * 20)
 CALLER = "0x" + "ca" * 20
@@ -128,15 +129,12 @@ class ScriptedChain:
         )
 
 
-class Follower:
-    """Applies updates as a journal does, and runs a listener until its view is that of the chain."""
+class Follower(ChainView):
+    """Runs a listener until its view is that of the chain."""
 
     def __init__(self, chain, **options):
+        super().__init__()
         self.chain = chain
-        self.blocks = []
-        self.calls = {}
-        self.results = {}
-        self.updates = []
         self.pauses = []
         self.now_s = 0.0
         defaults = {"contract": CONTRACT, "chain_id": 31337, "service_ids": [SERVICE], "window_blocks": 8}
@@ -148,19 +146,6 @@ class Follower:
         self.pauses.append(delay_s)
         self.now_s += delay_s
         await asyncio.sleep(0)
-
-    async def apply(self, update: ChainUpdate):
-        self.updates.append(update)
-        if update.fork_number is not None:
-            keep = update.fork_number
-            self.blocks = [block for block in self.blocks if block.number <= keep]
-            self.calls = {i: call for i, call in self.calls.items() if call.block_number <= keep}
-            self.results = {i: one for i, one in self.results.items() if one.block_number <= keep}
-        self.blocks += update.blocks
-        for call in update.calls:
-            assert call.key.call_id not in self.calls, "a call was delivered twice"
-            self.calls[call.key.call_id] = call
-        self.results.update({result.key.call_id: result for result in update.results})
 
     def is_caught_up(self):
         return bool(self.blocks) and self.blocks[-1] == self.chain.refs()[-1]
@@ -235,7 +220,7 @@ async def test_a_restart_reads_what_was_missed():
     chain = ScriptedChain(3)
     chain.mine(calls=[0])
     window = chain.refs()
-    chain.mine(20, extra=[chain._call_log(0)][:0])
+    chain.mine(20)
     chain.mine(calls=[1])
     follower = Follower(chain, window=window)
     await follower.follow()
@@ -270,8 +255,7 @@ async def test_a_reorganisation_is_undone_to_its_fork(depth):
     chain.mine()
     await follower.follow()
     assert list(follower.calls) == [*range(8 - depth), 100]
-    forks = [update.fork_number for update in follower.updates if update.fork_number is not None]
-    assert forks == [10 - depth]
+    assert follower.forks == [10 - depth]
 
 
 async def test_a_reorganisation_of_the_same_length_is_seen():
@@ -294,7 +278,7 @@ async def test_a_reorganisation_beyond_the_window_is_read_again_from_the_oldest_
     follower = Follower(chain, start_block=0)
     await follower.follow()
     chain.reorg(12)
-    chain.mine(13, calls=[])
+    chain.mine(13)
     chain.mine(calls=[50])
     with capture_logs() as logs:
         await follower.follow()
@@ -322,7 +306,7 @@ async def test_a_slow_end_point_undoes_nothing():
     chain.mine(calls=[1])
     await follower.follow()
     assert list(follower.calls) == [0, 1]
-    assert all(update.fork_number is None for update in follower.updates)
+    assert follower.forks == []
 
 
 async def test_a_rollback_that_stays_is_believed():

@@ -5,6 +5,7 @@ import random
 import eth_abi
 import pytest
 
+import contracts
 from blueprint.chain import protocol
 from blueprint.chain.protocol import (
     CUSTOM_ERRORS,
@@ -66,6 +67,25 @@ def test_topics_are_the_hash_of_the_signature(signature, topic):
 def test_errors_have_the_selectors_of_the_deployed_contracts(name, selector):
     """Every error that the deployed contracts raise is known by its selector."""
     assert CUSTOM_ERRORS[bytes.fromhex(selector)].name == name
+
+
+def _solidity_errors():
+    """Every custom error of the project's contracts: its name, and the types of its arguments."""
+    errors = {
+        (entry["name"], tuple(argument["type"] for argument in entry["inputs"]))
+        for contract in contracts.names()
+        for entry in contracts.load(contract).abi
+        if entry["type"] == "error"
+    }
+    assert errors
+    return sorted(errors)
+
+
+@pytest.mark.parametrize(("name", "types"), _solidity_errors())
+def test_every_error_of_our_contracts_is_known(name, types):
+    """No contract of this project reverts with an error that the node cannot name."""
+    known = {(error.name, error.types) for error in CUSTOM_ERRORS.values()}
+    assert (name, types) in known
 
 
 def _abi(signature, types, values):
@@ -295,6 +315,6 @@ def test_every_revert_has_a_class_even_when_truncated(data, name, revert_class):
 
 
 def test_only_finished_work_is_benign():
-    """Exactly the two errors that mean 'already done' are benign."""
+    """Exactly the errors that mean 'already done' are benign."""
     benign = {error.name for error in CUSTOM_ERRORS.values() if error.revert_class is RevertClass.BENIGN}
-    assert benign == {"JobAlreadyCompleted", "ResultAlreadySubmitted"}
+    assert benign == {"JobAlreadyCompleted", "ResultAlreadySubmitted", "NothingToRetry"}
