@@ -36,8 +36,9 @@ CONTRACTS = {
     "LocalTangle": "LocalTangle.sol",
     "CodeExecutionManager": "CodeExecutionManager.sol",
     "CodeConsumer": "CodeConsumer.sol",
+    "ExecuteJobCodec": "ExecuteJobCodec.sol",
 }
-"""The contracts that Python deploys, each with the file that forge names its output after."""
+"""The contracts that have an artifact, each with the file that forge names its output after."""
 
 EXIT_FAILED = 1
 EXIT_TOOLS_MISSING = 3
@@ -142,7 +143,7 @@ def _write() -> int:
 
 def _check() -> int:
     _run(forge_path(), "fmt", "--check")
-    _run(forge_path(), "lint")
+    _run(forge_path(), "lint", "src")
     built = build()
     if findings := drift(built):
         listed = "\n".join(f"  {finding}" for finding in findings)
@@ -156,16 +157,15 @@ def _run(forge: Path, *arguments: str) -> None:
     """Run one forge command in the project.
 
     Raises:
-        BuildError: it failed; the message is what it printed.
+        BuildError: it failed, with what it printed, or took too long.
     """
-    done = subprocess.run(
-        [str(forge), *arguments, "--root", str(ROOT)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_BUILD_TIMEOUT_S,
-    )
+    command = [str(forge), *arguments, "--root", str(ROOT)]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=_BUILD_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise BuildError(f"forge {arguments[0]} took more than {_BUILD_TIMEOUT_S:.0f} s") from exc
     if done.returncode != 0:
         said = (done.stdout + done.stderr).strip()
         raise BuildError(f"forge {arguments[0]} failed (exit code {done.returncode}):\n{said}")

@@ -144,7 +144,9 @@ contract LocalTangle is TangleServices {
 
     /// @inheritdoc ITangleJobs
     function getJobCall(uint64 serviceId, uint64 callId) external view returns (JobCall memory) {
-        Call storage call = _call(serviceId, callId);
+        JobCall memory none;
+        if (callId >= _calls[serviceId].length) return none;
+        Call storage call = _calls[serviceId][callId];
         return JobCall({
             jobIndex: call.jobIndex,
             caller: call.caller,

@@ -148,7 +148,8 @@ abstract contract TangleServices is ILocalTangle {
 
     /// @inheritdoc ITangleJobs
     function getService(uint64 serviceId) external view returns (Service memory) {
-        return _service(serviceId);
+        Service memory none;
+        return serviceId < _services.length ? _services[serviceId] : none;
     }
 
     /// @inheritdoc ITangleJobs

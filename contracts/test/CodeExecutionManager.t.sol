@@ -169,7 +169,9 @@ contract CodeExecutionManagerTest is TestBase {
             assert(false);
         } catch (bytes memory reason) {
             assert(bytes4(reason) == ICodeExecutionManager.CallbackReverted.selector);
+            assert(this.innerSelector(reason) == ICodeExecutionManager.TooLittleGas.selector);
         }
+        assert(_state(0) == ICodeExecutionManager.DeliveryState.Failed);
         manager.retryCallback{gas: 400_000}(0, 0, "output");
     }
 
@@ -221,13 +223,28 @@ contract CodeExecutionManagerTest is TestBase {
         vm.assertEq(consumer.lastOutput(), output);
     }
 
-    /// @notice An output of 128 KiB is too long to be brought within the hook, but not to be digested.
-    function test_longOutputsAreDigested() public {
-        bytes memory output = new bytes(128 * 1024);
+    /// @notice The longest output that public nodes take in a transaction is brought like a short one.
+    function test_outputOf128KibIsBrought() public {
         consumer.submit("");
+        respond(operatorA, 0, new bytes(128 * 1024));
+        vm.assertEq(consumer.callbacks(), 1);
+        assert(consumer.gasSeen() > manager.CALLBACK_GAS() - 30_000);
+    }
+
+    /// @notice A longer one leaves too little of the hook's gas: the consumer is not called to starve, the
+    /// failure says why, and a retry brings the output.
+    function test_longerOutputsAreDigested() public {
+        bytes memory output = new bytes(192 * 1024);
+        consumer.submit("");
+        vm.recordLogs();
         respond(operatorA, 0, output);
-        assert(_state(0) == ICodeExecutionManager.DeliveryState.Failed);
+        Vm.Log memory log = vm.getRecordedLogs()[0];
+        vm.assertEq(log.topics[0], ICodeExecutionManager.CallbackFailed.selector);
+        assert(bytes4(abi.decode(log.data, (bytes))) == ICodeExecutionManager.TooLittleGas.selector);
+        vm.assertEq(consumer.gasSeen(), 0);
         vm.assertEq(manager.getDelivery(0, 0).outputDigest, keccak256(output));
+        manager.retryCallback(0, 0, output);
+        vm.assertEq(consumer.callbacks(), 1);
     }
 
     function test_onlyTheTangleIsHeard() public {
@@ -250,6 +267,12 @@ contract CodeExecutionManagerTest is TestBase {
     function test_oneResultIsEnough() public view {
         vm.assertEq(manager.getRequiredResultCount(0, 0), 1);
         assert(!manager.requiresAggregation(0, 0));
+    }
+
+    /// @dev The selector of the reason within a `CallbackReverted`.
+    function innerSelector(bytes calldata reverted) external pure returns (bytes4) {
+        (, bytes memory inner) = abi.decode(reverted[4:], (address, bytes));
+        return bytes4(inner);
     }
 
     function _fail() private {

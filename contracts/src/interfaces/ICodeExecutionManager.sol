@@ -8,7 +8,7 @@ import {IBlueprintServiceManager} from "./IBlueprintServiceManager.sol";
 /// through ERC-165 and when it submits the job, that it is an `IJobResultConsumer`; it cannot do so from its
 /// constructor. The callback never blocks the result: it gets `CALLBACK_GAS`, its failure is written down,
 /// and since the output's digest is kept, anybody can bring the same output again. Outputs of up to 128 KiB
-/// are digested for certain within the gas that a hook has; much longer ones may not be.
+/// are brought within the gas that a hook has; somewhat longer ones need the retry.
 interface ICodeExecutionManager is IBlueprintServiceManager {
     /// @dev None: nobody wants a callback. Waiting: no result yet. Delivered, Failed: the callback has, or
     /// has not, succeeded.

@@ -117,8 +117,10 @@ interface ITangleJobs {
     /// @notice Answer several calls of one service: all or none.
     function submitResults(uint64 serviceId, uint64[] calldata callIds, bytes[] calldata outputs) external;
 
+    /// @notice All zero for a call that does not exist.
     function getJobCall(uint64 serviceId, uint64 callId) external view returns (JobCall memory);
 
+    /// @notice All zero for a service that does not exist.
     function getService(uint64 serviceId) external view returns (Service memory);
 
     function getBlueprintDefinition(uint64 blueprintId) external view returns (BlueprintDefinition memory);

@@ -82,6 +82,7 @@ library ExecuteJob {
     }
 
     /// @param limitsHit Bits of the limits that were touched, truncation of the output among them.
+    /// @param exitCode What the program exited with; -1 when it did not end by exiting.
     /// @param signal The signal that ended the program, or 0.
     /// @param stdout What was printed, up to the node's cap; `stdoutSize` is the whole size.
     /// @param runtime The exact language and version that ran it.

@@ -68,7 +68,8 @@ contract MoodyConsumer is IJobResultConsumer, IERC165 {
         }
         if (mood == Mood.CallOut) (outcome, returned) = target.call(data);
         ++callbacks;
-        (lastCallId, lastOutput, lastSender) = (callId, output, msg.sender);
+        (lastCallId, lastSender) = (callId, msg.sender);
+        if (output.length <= 4096) lastOutput = output;
     }
 
     function supportsInterface(bytes4 interfaceId) external view returns (bool) {
