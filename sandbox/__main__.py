@@ -1,7 +1,7 @@
 """``python -m sandbox``: run one program, or check this machine, with nothing but this package.
 
-Everything is printed as JSON on stdout; exit codes are 0 (the program succeeded), 1 (it did not), 2 (bad request),
-5 (sandbox unavailable).
+Everything is printed as JSON on stdout. Exit codes: 0 the program succeeded, 1 it did not, 2 bad request,
+5 sandbox unavailable.
 """
 
 import argparse

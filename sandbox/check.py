@@ -1,4 +1,4 @@
-"""The self-check: tries every mechanism that a guarantee rests on, and names the fix for each that is missing.
+"""The self-check: tries every mechanism that a guarantee rests on, and names the fix for what is missing.
 
 Invariant: nothing is concluded from a version number; each mechanism is used once, in a child or in a sandbox
 of the real back end, and undone.
@@ -39,7 +39,10 @@ NAMESPACES = {
     "pid": 0x2000_0000,
     "net": 0x4000_0000,
 }
-UNSHARE = "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.kernel.syscalls import unshare; unshare(int(sys.argv[2]))"
+UNSHARE = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from sandbox.kernel.syscalls import unshare; unshare(int(sys.argv[2]))"
+)
 
 
 class Level(StrEnum):
@@ -131,7 +134,7 @@ def _groups() -> Finding:
             groups.remove(name)
             groups.close()
     except (SandboxError, OSError) as exc:
-        fix = "mount cgroups writable (in a container: --privileged, or --cgroupns private with a delegated group)"
+        fix = "mount cgroups writable (in a container: --privileged, or a delegated group of its own)"
         return Finding(name="control groups", level=Level.MISSING, detail=str(exc), fix=fix)
     return Finding(
         name="control groups", level=Level.OK, detail=f"version {groups.version}: memory, processes, CPU"

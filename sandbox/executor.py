@@ -1,7 +1,7 @@
 """The Code Executor: takes an `ExecutionRequest`, returns an `ExecutionResult`.
 
-Invariant: a request is refused before anything is made for it, or it is run and everything made for it is gone
-when the result is returned, whatever happens in between.
+Invariant: a request is refused before anything is made for it, or it is run and everything made for it is
+gone when the result is returned, whatever happens in between.
 """
 
 import asyncio
@@ -142,7 +142,7 @@ class CodeExecutor:
     async def _supervise(
         self, work: Coroutine[object, object, ExecutionResult], runtime: Runtime, sandbox_id: str
     ) -> ExecutionResult:
-        """Wait for ``work`` in a task that `aclose` can cancel; a cancelled caller waits until all is removed."""
+        """Wait for ``work`` in a task that `aclose` can cancel; a cancelled caller waits for the removal."""
         try:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(work)
@@ -194,7 +194,8 @@ class CodeExecutor:
         ours = self._limits
         if request.timeout_s is not None and not 0 < request.timeout_s <= ours.wall_time_s:
             raise RequestError(
-                f"timeout_s: expected more than 0 and at most {ours.wall_time_s:g}, received {request.timeout_s:g}"
+                f"timeout_s: expected more than 0 and at most {ours.wall_time_s:g}, "
+                f"received {request.timeout_s:g}"
             )
         theirs = request.limits
         if theirs is None:
@@ -206,7 +207,7 @@ class CodeExecutor:
 
 
 def _is_version(version: str, wanted: str) -> bool:
-    """Say whether ``wanted`` is the version or a prefix of it that ends at a part: 3.1 is no prefix of 3.13."""
+    """Say whether ``wanted`` is the version, or a prefix that ends at a part: 3.1 is none of 3.13."""
     return version == wanted or not wanted or version.startswith(f"{wanted}.")
 
 

@@ -1,7 +1,7 @@
 """The life of one sandbox: made, filled, run stage by stage, collected, destroyed.
 
-Invariant: whatever happens (an error, a cancellation), the sandbox is destroyed before `run_plan` returns, and
-outputs are read only after every process in it is dead.
+Invariant: whatever happens (an error, a cancellation), the sandbox is destroyed before `run_plan` returns,
+and outputs are read only after every process in it is dead.
 """
 
 import asyncio
@@ -125,8 +125,8 @@ def _order_of(stage: Stage, request: ExecutionRequest, limits: Limits) -> StageO
 async def _with_folder(sandbox: Sandbox, work: Callable[[int], Result], folder: str = "work") -> Result:
     """Call ``work`` in a thread with a descriptor of a folder of the sandbox's writable file system.
 
-    The thread owns its descriptor: when the caller is cancelled and the sandbox destroyed meanwhile, the number
-    cannot come to mean another sandbox's folder.
+    The thread owns its descriptor: when the caller is cancelled and the sandbox destroyed meanwhile, the
+    number cannot come to mean another sandbox's folder.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     folder_fd = os.open(folder, flags, dir_fd=sandbox.files_fd)
@@ -244,7 +244,7 @@ def _stats(progress: _Progress) -> ProcessStats:
 
 
 def _all(combine: Callable[[list[int]], int], values: Sequence[int | None]) -> int | None:
-    """Combine the stages' numbers; None when one of them is unknown, rather than a number that is too small."""
+    """Combine the stages' numbers; None when one is unknown, rather than a number that is too small."""
     known = [value for value in values if value is not None]
     return combine(known) if len(known) == len(values) else None
 

@@ -28,7 +28,8 @@ class Scheduler:
     def __init__(self, *, max_concurrent: int, max_waiting: int) -> None:
         if max_concurrent < 1 or max_waiting < 0:
             raise ValueError(
-                f"expected at least one place and no negative queue, received {max_concurrent} and {max_waiting}"
+                f"expected at least one place and no negative queue, "
+                f"received {max_concurrent} and {max_waiting}"
             )
         self.max_concurrent = max_concurrent
         self.max_waiting = max_waiting

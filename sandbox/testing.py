@@ -32,7 +32,7 @@ TREE_DIGEST = hashlib.sha256(b"fake tree").hexdigest()
 
 
 def captured(data: bytes, *, keep_bytes: int | None = None) -> CapturedStream:
-    """Build the record of a stream on which ``data`` was printed and at most ``keep_bytes`` bytes were kept."""
+    """Build the record of a stream: ``data`` was printed, at most ``keep_bytes`` bytes were kept."""
     return CapturedStream(
         data=data[:keep_bytes], size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
@@ -212,8 +212,8 @@ class FakeBackend:
 
     async def open(  # the port's signature; a fake needs none of it
         self,
-        tree: LanguageTree,
-        limits: Limits,
+        tree: LanguageTree,  # noqa: ARG002
+        limits: Limits,  # noqa: ARG002
         sandbox_id: str,  # noqa: ARG002
     ) -> FakeSandbox:
         """Make a fake sandbox."""

@@ -1,8 +1,8 @@
 """From facts to a status: how one stage's outcome is judged, and what people are told.
 
-Invariant: the same facts give the same status on every back end. A limit becomes the status only when it ended
-the stage (the back end killed for it) or the program failed after touching it; a program that touched a limit
-and still succeeded has succeeded, and ``limits_hit`` tells the rest.
+Invariant: the same facts give the same status on every back end. A limit becomes the status only when it
+ended the stage (the back end killed for it) or the program failed after touching it; a program that touched a
+limit and still succeeded has succeeded, and ``limits_hit`` tells the rest.
 """
 
 from signal import Signals

@@ -31,7 +31,7 @@ class StageOrder:
     tasks_max: int
     """Kernel tasks (threads and processes) that the program may have at once: ``pids.max``."""
     counts_processes_exactly: bool = False
-    """True when ``limits.processes`` may be enforced as the limit on tasks; otherwise processes are counted."""
+    """True when ``limits.processes`` may be enforced as the limit on tasks; else processes are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +89,8 @@ class Sandbox(Protocol):
 
     ``files_fd`` is a directory descriptor of the writable file system, open until `destroy`. It holds the
     folders ``work`` (seen inside as ``/work``), ``tmp`` (``/tmp``) and ``shm`` (``/dev/shm``), which the back
-    end has made. Files laid down there must belong to ``owner_uid`` (and the group of the same number), unless
-    that is None: then to the calling process.
+    end has made. Files laid down there must belong to ``owner_uid`` (and the group of the same number), or to
+    the calling process where that is None.
     """
 
     @property
@@ -114,7 +114,7 @@ class Sandbox(Protocol):
         """Say how much is written; None where the back end cannot tell."""
 
     async def destroy(self) -> None:
-        """Remove everything: processes, mounts, groups, files. Safe to call twice; never raises for leftovers."""
+        """Remove everything: processes, mounts, groups, files. Safe to call twice."""
 
 
 class Backend(Protocol):

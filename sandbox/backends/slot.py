@@ -33,7 +33,10 @@ from sandbox.tree import LanguageTree
 __all__ = ["SlotBackend", "SlotSandbox"]
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
-START = f"import sys; sys.path.insert(0, {str(PACKAGE_PARENT)!r}); from sandbox.inside.launcher import main; main()"
+START = (
+    f"import sys; sys.path.insert(0, {str(PACKAGE_PARENT)!r}); "
+    "from sandbox.inside.launcher import main; main()"
+)
 UID_BASE = 700_000_000
 UID_COUNT = 1_000_000
 END_TIMEOUT_S = 10.0

@@ -1,6 +1,6 @@
 """Captures a stream of the program: keeps the beginning, counts and digests everything.
 
-Invariant: memory is bounded by what is kept; a program is slowed down by a full pipe, never killed for printing.
+Invariant: memory is bounded by what is kept; a full pipe slows a program down, printing never kills it.
 """
 
 import hashlib

@@ -2,8 +2,8 @@
 
 Invariant: the program is executed only when every wall stood; a step that fails ends the stage with a report
 and nothing has run. Init is outside the stage's control group (the program alone joins it, right before its
-exec), so the interpreter that runs this file distorts neither memory nor task counts, and is no target for the
-group's OOM killer. The program cannot read init (not dumpable) nor signal it (process 1 of its name space).
+exec), so the interpreter that runs this file distorts neither memory nor task counts, and the group's OOM
+killer does not see it. The program can neither read init (not dumpable) nor signal it (process 1).
 
 Reports are lines on a pipe: ``ready`` (map the user name space, please), ``started <names of walls>``,
 ``exec <errno>``, ``ended <wait status> <minor faults> <major faults> <voluntary switches> <involuntary>``,

@@ -1,7 +1,7 @@
 """The launcher: one small process for each sandbox, between the service and the program.
 
-It builds the root, starts each stage's init, watches it, and answers with facts. It is executed afresh with an
-empty environment, so that the service itself never forks and nothing of it can leak inside.
+It builds the root, starts each stage's init, watches it, and answers with facts. It is executed afresh with
+an empty environment, so that the service itself never forks and nothing of it can leak inside.
 
 Invariant: it dies with the service (parent death signal, and end of file on the channel), and everything
 inside dies with it; groups that a dead service cannot remove any more, it removes.
@@ -38,7 +38,7 @@ REMOVE_TIMEOUT_S = 5.0
 
 
 def main() -> None:
-    """Serve one sandbox. Arguments: descriptor of the channel, of the writable file system, service's number."""
+    """Serve one sandbox. Arguments: descriptors of the channel and of the tmpfs, the service's number."""
     channel_fd, box_fd, service_pid = (int(argument) for argument in sys.argv[1:4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the service to handle
     signal.signal(signal.SIGTERM, _end)

@@ -83,7 +83,7 @@ class StageAnswer:
     sample: GroupUsage | None
     """The group's counters when the most anonymous memory was seen; None for a very short stage."""
     resources: list[int] | None
-    """Minor and major faults, voluntary and involuntary switches, of all that init reaped; None when killed."""
+    """Minor and major faults, voluntary and involuntary switches of what init reaped; None when killed."""
 
 
 def pack(value: Layout | StageTask | StageAnswer) -> Fields:

@@ -39,8 +39,8 @@ ROOT_BYTES = 1024 * 1024
 ROOT_INODES = 512
 DEVICE_INODES = 32
 
-# What proc says about the machine instead of the sandbox, or lets root do to it. Most is guarded by file modes
-# too; a sandbox is not root, so this is the second lock.
+# What proc says about the machine instead of the sandbox, or lets root do to it. A sandbox is not root and
+# most of it is guarded by file modes: this is the second lock.
 MASKED_FILES = (
     "cmdline", "config.gz", "consoles", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "key-users",
     "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "modules", "partitions",
@@ -133,7 +133,7 @@ def _write(path: str, text: str) -> None:
 
 
 def mount_proc() -> None:
-    """Mount proc of the caller's process name space at ``/proc`` and mask it. Called by the init of a stage."""
+    """Mount proc of the caller's process name space at ``/proc`` and mask it; called by init."""
     attach(new_proc(), "/proc")
     settings = clone_tree("/proc/sys")
     restrict(settings, read_only=True, no_exec=True)

@@ -1,7 +1,7 @@
 """Watches one stage: feeds and captures its streams, keeps its clocks and counts, kills it when it must.
 
 Invariant: whatever the program does, the watch ends soon after its deadline: it waits for the death of init
-(which the kernel makes the death of everything inside), never for an end of file that an orphan could withhold.
+(which the kernel makes the death of everything inside), never for an end of file that an orphan may withhold.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Control groups: memory, tasks and CPU of one stage, over version 1 and version 2 alike.
 
 Invariant: a `Group` is a set of folder descriptors; it reads, joins and counts through them alone, so that it
-serves a process that no longer sees the host's file system. Making and removing is `sandbox.kernel.grouptree`'s.
+serves a process that no longer sees the host's file system. `sandbox.kernel.grouptree` makes and removes.
 Sources: cgroups(7), the kernel's ``cgroup-v1/memory.rst`` and ``cgroup-v2.rst``.
 """
 
@@ -94,7 +94,7 @@ class Group:
             self.write(controller, "tasks", "0")
 
     def processes(self) -> list[int]:
-        """List the processes (not threads) in the group, by the numbers of the caller's process name space."""
+        """List the processes (not threads) in the group, numbered as the caller sees them."""
         return [int(line) for line in (self.read("pids", "cgroup.procs") or "").split()]
 
     def cpu_time_s(self) -> float:
@@ -123,7 +123,7 @@ class Group:
         )
 
     def kill(self) -> None:
-        """Send SIGKILL to every process of the group; the end of the process name space has usually done it."""
+        """Send SIGKILL to every process of the group."""
         if self.version == 2:  # noqa: PLR2004 - the version's own name
             with contextlib.suppress(FileNotFoundError):  # before Linux 5.14
                 self.write("unified", "cgroup.kill", "1")

@@ -1,8 +1,8 @@
 """Files across the wall: laid down before a program runs, collected after it is dead.
 
 Invariant: every path is walked by the kernel under openat2(2) with RESOLVE_BENEATH, NO_SYMLINKS and NO_XDEV,
-from a folder descriptor of the sandbox's file system; whatever a program planted there (links, FIFOs, devices)
-leads nowhere. Collection is bounded in count, bytes, depth and time, and happens when no process is alive.
+from a folder descriptor of the sandbox's file system; whatever a program planted there (links, FIFOs) leads
+nowhere. Collection is bounded in count, bytes, depth and time, and happens when no process is alive.
 """
 
 import contextlib
@@ -98,7 +98,7 @@ def _write(parent_fd: int, name: str, content: bytes, owner_uid: int | None) -> 
 def collect(folder_fd: int, paths: Iterable[str], bounds: CollectBounds) -> list[CollectedFile]:
     """Read the regular files at ``paths``, or below them where they are folders.
 
-    What is no regular file, or has a second name (a hard link), is left out, as is a path that does not exist.
+    What is no regular file, or has a second name (a hard link), is left out, as is a path that is missing.
 
     Args:
         folder_fd: descriptor of the folder that the paths are relative to.
@@ -112,7 +112,7 @@ def collect(folder_fd: int, paths: Iterable[str], bounds: CollectBounds) -> list
     found: dict[str, CollectedFile] = {}
     total = 0
     for path in paths:
-        for name, descriptor in _regular_files(folder_fd, path, bounds.depth):
+        for name, descriptor in _regular_files(folder_fd, path, bounds.depth, is_strict=True):
             try:
                 if time.monotonic() > deadline_s:
                     raise CollectionError(f"collecting outputs took longer than {bounds.time_s} s")
@@ -128,8 +128,11 @@ def collect(folder_fd: int, paths: Iterable[str], bounds: CollectBounds) -> list
     return list(found.values())
 
 
-def _regular_files(folder_fd: int, path: str, depth: int) -> Iterator[tuple[str, int]]:
-    """Yield path and descriptor of each regular file with one name, at or below ``path``."""
+def _regular_files(folder_fd: int, path: str, depth: int, *, is_strict: bool) -> Iterator[tuple[str, int]]:
+    """Yield path and descriptor of each regular file with one name, at or below ``path``.
+
+    A folder below ``depth`` raises `CollectionError` when ``is_strict``, and is passed over otherwise.
+    """
     try:
         descriptor = openat2(folder_fd, path, READ_FLAGS, WALK)
     except OSError:  # missing, a symbolic link, a socket, not permitted: nothing to collect
@@ -141,6 +144,8 @@ def _regular_files(folder_fd: int, path: str, depth: int) -> Iterator[tuple[str,
     try:
         if not stat.S_ISDIR(state.st_mode):
             return
+        if depth <= 0 and not is_strict:
+            return
         if depth <= 0:
             raise CollectionError(f"output folder {path!r} is nested too deeply")
         with os.scandir(descriptor) as entries:
@@ -148,7 +153,7 @@ def _regular_files(folder_fd: int, path: str, depth: int) -> Iterator[tuple[str,
     finally:
         os.close(descriptor)
     for name in names:
-        yield from _regular_files(folder_fd, f"{path}/{name}", depth - 1)
+        yield from _regular_files(folder_fd, f"{path}/{name}", depth - 1, is_strict=is_strict)
 
 
 def _read(descriptor: int, left: int, bounds: CollectBounds) -> bytes:
@@ -164,7 +169,8 @@ def _read(descriptor: int, left: int, bounds: CollectBounds) -> bytes:
 def has_file_of_size(folder_fd: int, size_bytes: int, *, bounds: CollectBounds) -> bool:
     """Say whether a regular file of at least that size lies below; False where ``bounds`` end the search."""
     deadline_s = time.monotonic() + bounds.time_s
-    for seen, (_, descriptor) in enumerate(_regular_files_lenient(folder_fd, bounds.depth), start=1):
+    found = _regular_files(folder_fd, ".", bounds.depth, is_strict=False)
+    for seen, (_, descriptor) in enumerate(found, start=1):
         size = os.fstat(descriptor).st_size
         os.close(descriptor)
         if size >= size_bytes:
@@ -172,8 +178,3 @@ def has_file_of_size(folder_fd: int, size_bytes: int, *, bounds: CollectBounds) 
         if seen >= bounds.files or time.monotonic() > deadline_s:
             return False
     return False
-
-
-def _regular_files_lenient(folder_fd: int, depth: int) -> Iterator[tuple[str, int]]:
-    with contextlib.suppress(CollectionError):
-        yield from _regular_files(folder_fd, ".", depth)

@@ -90,7 +90,7 @@ class GroupTree:
         return f"{self._owner}-{name}"
 
     def open_folders(self) -> list[int]:
-        """Open our folder in each hierarchy; with these a launcher removes groups when the service is dead."""
+        """Open our folder in each hierarchy; a launcher removes groups there when the service is dead."""
         return [os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for folder in self._distinct()]
 
     def remove_leftovers(self) -> None:

@@ -197,7 +197,7 @@ def compile_filter(machine: str | None = None) -> bytes:
 def _emit_tree(program: Program, verdicts: Sequence[tuple[int, str]]) -> None:
     """Emit a binary search over the numbers: about eight comparisons for any call.
 
-    Each leaf returns at once, so that conditional jumps stay short; argument filters are reached by a long jump.
+    Each leaf returns at once, so that conditional jumps stay short; a long jump reaches argument filters.
     """
     if len(verdicts) > 1:
         middle = len(verdicts) // 2
@@ -233,7 +233,7 @@ def _filter_clone(program: Program, name: str) -> None:
 
 
 def _filter_socket(program: Program, name: str) -> None:
-    """Allow AF_UNIX only: the other families are an attack surface that the network name space leaves open."""
+    """Allow AF_UNIX only: a network name space still leaves the other families as an attack surface."""
     program.emit(LOAD, OFFSET_ARGUMENTS)
     program.emit(JUMP_EQUAL, int(socket.AF_UNIX), yes=f"{name} passes")
     program.emit(RETURN, RET_ERRNO | errno.EAFNOSUPPORT)
@@ -275,7 +275,7 @@ class _SockFprog(ctypes.Structure):
 
 
 def install_filter(program: bytes) -> None:
-    """Bind the calling process and all that it starts to ``program``; needs no_new_privs. Cannot be undone."""
+    """Bind the calling process and all that it starts to ``program`` for good; needs no_new_privs."""
     buffer = ctypes.create_string_buffer(program, len(program))
     header = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
     invoke(SYS_SECCOMP[platform.machine()], "seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.addressof(header))

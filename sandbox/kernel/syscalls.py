@@ -112,7 +112,7 @@ def clone3(flags: int, *, cgroup_fd: int | None = None) -> Child | None:
 
 
 def openat2(folder_fd: int, path: str, flags: int, resolve: int) -> int:
-    """Open ``path`` below ``folder_fd`` under the walking rules ``resolve``; the descriptor is the caller's."""
+    """Open ``path`` below ``folder_fd`` under the walking rules ``resolve``; returns a descriptor."""
     how = struct.pack("<3Q", flags | os.O_CLOEXEC, 0, resolve)
     return invoke(SYS_OPENAT2, f"openat2 {path!r}", folder_fd, os.fsencode(path), how, len(how))
 

@@ -4,6 +4,8 @@ Every attack runs in a real sandbox; `sandboxes` asserts afterwards that no proc
 descriptor is left.
 """
 
+# ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+
 from dataclasses import dataclass, replace
 
 import pytest

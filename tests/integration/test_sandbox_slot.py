@@ -31,14 +31,15 @@ pytestmark = pytest.mark.root
 
 EVERY_WALL = {
     "memory", "processes", "cpu_time", "wall_time", "disk", "inodes", "output", "unique_uid", "pid_namespace",
-    "mount_namespace", "network_namespace", "network_none", "ipc_namespace", "uts_namespace", "user_namespace",
+    "mount_namespace", "network_namespace", "network_none", "ipc_namespace", "uts_namespace",
+    "user_namespace",
     "cgroup_namespace", "read_only_root", "proc_masked", "file_size", "open_files", "core_dumps_none",
     "capabilities_none", "no_new_privileges", "seccomp",
 }  # fmt: skip
 
 
 async def test_program_reads_its_input_arguments_and_variables() -> None:
-    """Stdin, arguments and the user's variables arrive; the base environment is ours and nothing else is in it."""
+    """Stdin, arguments and the user's variables arrive; nothing else of the host's environment does."""
     code = "import sys,os,json; print(json.dumps([sys.stdin.read(), sys.argv[1:], dict(os.environ)]))"
     result = await run_python(code, stdin=b"in\xc3\xa9", args=["a b", "-x"], env_vars={"GREETING": "hej"})
     text, arguments, environment = json.loads(result.stdout.data)
@@ -208,11 +209,12 @@ from tests.support.sandboxes import host_python, python_request, SMALL
 from sandbox.backends.slot import SlotBackend
 from sandbox.executor import CodeExecutor
 async def main():
-    executor = CodeExecutor(host_python(), SlotBackend(uid_base=int(sys.argv[2]), uid_count=1000), limits=SMALL)
+    backend = SlotBackend(uid_base=int(sys.argv[2]), uid_count=1000)
+    executor = CodeExecutor(host_python(), backend, limits=SMALL)
     async def soon():
         await asyncio.sleep(1)
         print("running", flush=True)
-    code = "import os,time; [os.fork() for _ in range(2)]; os.setsid() if os.getpid() != 2 else 0; time.sleep(60)"
+    code = "import os,time; [os.fork() for _ in range(2)]; os.getpid() != 2 and os.setsid(); time.sleep(60)"
     await asyncio.gather(soon(), executor.execute(python_request(code)))
 asyncio.run(main())
 """
@@ -222,7 +224,7 @@ async def test_killed_service_leaves_no_process_and_no_group() -> None:
     """After SIGKILL of the service while a program runs, every process and group of it is gone."""
     uid_base = 850_000_000 + os.getpid() * 1000
     uids = range(uid_base, uid_base + 1000)
-    service = subprocess.Popen(
+    service = subprocess.Popen(  # noqa: ASYNC220 - it is killed by its process number
         [sys.executable, "-c", SERVICE, str(Path(__file__).parents[2]), str(uid_base)], stdout=subprocess.PIPE
     )
     assert service.stdout is not None
@@ -234,7 +236,7 @@ async def test_killed_service_leaves_no_process_and_no_group() -> None:
     service.wait()
     service.stdout.close()
     deadline = time.monotonic() + 5
-    while (Leftovers.look(uids).processes or groups_of(service.pid)) and time.monotonic() < deadline:
+    while (Leftovers.look(uids).processes or groups_of(service.pid)) and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing tells when
         await asyncio.sleep(0.05)
     assert (Leftovers.look(uids).processes, groups_of(service.pid)) == ((), [])
 

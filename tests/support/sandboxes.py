@@ -1,4 +1,4 @@
-"""Real sandboxes for tests: this machine's Python in the slot back end, and a look for what was left behind."""
+"""Real sandboxes for tests: the machine's own Python in the slot back end, and what it left behind."""
 
 import asyncio
 import os
@@ -83,7 +83,7 @@ class Leftovers:
 
     @classmethod
     def look(cls, uids: range) -> "Leftovers":
-        """Look for processes and files of the given users, for groups, mounts and descriptors of this process."""
+        """Look for processes and files of the users, for groups, mounts and descriptors of this process."""
         return cls(
             processes=tuple(_processes_of(uids)),
             groups=tuple(groups_of(os.getpid())),
@@ -94,7 +94,7 @@ class Leftovers:
                 if path.lstat().st_uid in uids
             ),
             mounts=Path("/proc/self/mountinfo").read_text(),
-            descriptors=len(os.listdir("/proc/self/fd")),
+            descriptors=len(list(Path("/proc/self/fd").iterdir())),
         )
 
 
@@ -110,7 +110,7 @@ async def sandboxes(limits: Limits = SMALL, **options: object) -> AsyncIterator[
     finally:
         await executor.aclose()
     deadline = time.monotonic() + LEAVE_TIMEOUT_S
-    while (after := Leftovers.look(uids)) != before and time.monotonic() < deadline:
+    while (after := Leftovers.look(uids)) != before and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing tells when
         await asyncio.sleep(0.05)
     assert replace(after, mounts="") == replace(before, mounts="")
     assert after.mounts == before.mounts

@@ -40,6 +40,7 @@ V2 = {
 
 
 def fill(folder: Path, files: Mapping[str, str]) -> int:
+    """Write control files into a folder and open it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text)
@@ -47,6 +48,7 @@ def fill(folder: Path, files: Mapping[str, str]) -> int:
 
 
 def group_of(version: int, folder: Path) -> Group:
+    """Return a group of either version over plain files."""
     descriptor = fill(folder, V1 if version == 1 else V2)
     names = ("memory", "pids", "cpuacct") if version == 1 else ("unified",)
     return Group(version, dict.fromkeys(names, descriptor))
@@ -109,6 +111,7 @@ def test_limit_that_cannot_be_set_is_an_error(tmp_path: Path) -> None:
 
 
 def fake_proc(tmp_path: Path, cgroup: str, mounts: str) -> Path:
+    """Lay down what /proc/self says of groups and mounts."""
     proc = tmp_path / "proc"
     proc.mkdir()
     (proc / "cgroup").write_text(cgroup)

@@ -44,6 +44,7 @@ class Compiled:
 
 
 def an_executor(backend: Backend, **options: object) -> CodeExecutor:
+    """Return an executor with one language in three versions."""
     runtimes = tuple(Runtime(language="compiled", version=v, programs={}) for v in ("1.2.3", "1.13.0", "2.0"))
     tree = LanguageTree(path=Path("/nowhere"), digest="ab" * 32, kind="debian", runtimes=runtimes)
     languages = {"compiled": Compiled(), "absent": _Absent()}
@@ -56,6 +57,7 @@ class _Absent(Compiled):
 
 
 def a_request(**parts: object) -> ExecutionRequest:
+    """Build a request with one file."""
     given: dict[str, object] = {
         "language": "compiled",
         "files": [SourceFile(path="main.c", content=b"code")],
@@ -65,11 +67,12 @@ def a_request(**parts: object) -> ExecutionRequest:
 
 
 def by_stage(**outcomes: StageOutcome) -> Answer:
+    """Answer each stage by its name."""
     return lambda _sandbox, order: outcomes[order.name]
 
 
 async def test_stages_run_in_order_with_their_own_surroundings() -> None:
-    """The user's variables, input and timeout reach the run stage only; a stage's limits override the request's."""
+    """Variables, input and timeout reach the run stage only; a stage's limits override the request's."""
     backend = FakeBackend()
     executor: Executor = an_executor(backend)
     request = a_request(
@@ -88,7 +91,7 @@ async def test_stages_run_in_order_with_their_own_surroundings() -> None:
 
 
 async def test_files_are_laid_down_and_outputs_collected() -> None:
-    """The request's and the plan's files lie under work before the first stage; outputs come back after the last."""
+    """All files lie under work before the first stage; outputs come back after the last."""
     seen: dict[str, bytes] = {}
 
     def answer(sandbox: FakeSandbox, order: StageOrder) -> StageOutcome:
@@ -254,7 +257,7 @@ async def test_cancelled_caller_waits_until_the_sandbox_is_destroyed() -> None:
     executor = an_executor(backend)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(executor.execute(a_request()))
-        while not (backend.sandboxes and backend.sandboxes[0].orders):
+        while not (backend.sandboxes and backend.sandboxes[0].orders):  # noqa: ASYNC110 - nothing tells when
             await asyncio.sleep(0)
         task.cancel()
     assert (backend.sandboxes[0].is_destroyed, executor.scheduler.running) == (True, 0)
@@ -266,7 +269,7 @@ async def test_closing_answers_cancelled_and_refuses_what_comes_later() -> None:
     executor = an_executor(backend, max_concurrent=1)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(executor.execute(a_request())) for _ in range(2)]
-        while not (backend.sandboxes and backend.sandboxes[0].orders and executor.scheduler.waiting):
+        while not (backend.sandboxes and backend.sandboxes[0].orders and executor.scheduler.waiting):  # noqa: ASYNC110 - nothing tells when
             await asyncio.sleep(0)
         await executor.aclose()
     assert [task.result().status for task in tasks] == [ExecutionStatus.CANCELLED] * 2

@@ -15,6 +15,7 @@ MASK = 0xFFFF_FFFF
 
 @cache
 def instructions(machine: str) -> list[tuple[int, ...]]:
+    """Return the compiled filter, decoded."""
     return list(struct.iter_unpack("<HBBI", compile_filter(machine)))
 
 

@@ -13,6 +13,7 @@ from sandbox.testing import FakeExecutor, captured, fake_result
 
 
 def a_request() -> ExecutionRequest:
+    """Build a request with one file."""
     return ExecutionRequest(language="python", files=[SourceFile(path="main.py", content=b"print(1)")])
 
 
