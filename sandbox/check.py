@@ -40,7 +40,7 @@ NAMESPACES = {
     "net": 0x4000_0000,
 }
 UNSHARE = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "import sys; sys.path.append(sys.argv[1]); "
     "from sandbox.kernel.syscalls import unshare; unshare(int(sys.argv[2]))"
 )
 

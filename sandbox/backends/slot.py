@@ -6,10 +6,8 @@ of the host, and closing it destroys it. Each sandbox has a user number of its o
 """
 
 import asyncio
-import contextlib
 import itertools
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from sandbox.backends.layout import layout_of
 from sandbox.backends.report import outcome_of, task_of
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.inside import wire
+from sandbox.inside.init import WALLS
 from sandbox.inside.orders import pack
 from sandbox.inside.root import BOX_FOLDERS
 from sandbox.kernel.cgroups import Group
@@ -34,8 +33,7 @@ __all__ = ["SlotBackend", "SlotSandbox"]
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 START = (
-    f"import sys; sys.path.insert(0, {str(PACKAGE_PARENT)!r}); "
-    "from sandbox.inside.launcher import main; main()"
+    f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from sandbox.inside.launcher import main; main()"
 )
 UID_BASE = 700_000_000
 UID_COUNT = 1_000_000
@@ -77,8 +75,8 @@ class SlotBackend:
         self._removals: set[str] = set()
 
     def guarantees(self) -> Guarantees:
-        """Say what is in force; what stands inside is in each result, as init reports it."""
-        return Guarantees(backend=self.name, enforced=ENFORCED)
+        """Say what a sandbox has; each result says again what its own init and limits really had."""
+        return Guarantees(backend=self.name, enforced=ENFORCED | set(WALLS))
 
     async def open(self, tree: LanguageTree, limits: Limits, sandbox_id: str) -> "SlotSandbox":
         """Make the writable file system and start a launcher that builds the root.
@@ -198,7 +196,9 @@ class SlotSandbox:
         finally:
             group.close()
             await self._remove_group(name)
-        return outcome_of(order, answer, raw, guarantees=self._backend.guarantees())
+        return outcome_of(
+            order, answer, raw, guarantees=Guarantees(backend=self._backend.name, enforced=ENFORCED)
+        )
 
     def usage(self) -> BoxUsage | None:
         """Read how full the tmpfs is."""
@@ -249,12 +249,7 @@ class SlotSandbox:
         launcher, self._launcher = self._launcher, None
         if launcher is None:
             return
-        waiter = asyncio.ensure_future(_wait_exit(launcher))
-        try:
-            await asyncio.shield(waiter)
-        except asyncio.CancelledError:
-            await waiter  # a second cancellation must not leave a process behind
-            raise
+        await _wait_exit(launcher)
 
     async def _remove_group(self, name: str) -> None:
         """Remove a group whose processes are dead; the kernel gives its pages back in its own time."""
@@ -279,10 +274,10 @@ async def _wait_exit(launcher: subprocess.Popen[bytes]) -> None:
     try:
         async with asyncio.timeout(END_TIMEOUT_S):
             await ended.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            launcher.send_signal(signal.SIGKILL)  # its init dies with it, and everything inside with that
-        await ended.wait()
+    except (TimeoutError, asyncio.CancelledError) as exc:
+        launcher.kill()  # its init dies with it, and everything inside with that
+        if isinstance(exc, asyncio.CancelledError):
+            raise
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)

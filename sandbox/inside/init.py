@@ -39,7 +39,7 @@ from sandbox.kernel.syscalls import (
     unshare,
 )
 
-__all__ = ["STAGE_NAMESPACES", "Pipes", "be_init"]
+__all__ = ["STAGE_NAMESPACES", "WALLS", "Pipes", "be_init"]
 
 STAGE_NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
 """Made with init by root of the initial user name space; the user and cgroup name spaces follow inside."""

@@ -128,7 +128,8 @@ class Group:
             with contextlib.suppress(FileNotFoundError):  # before Linux 5.14
                 self.write("unified", "cgroup.kill", "1")
                 return
-        for pid in self.processes():
+        # 0 stands for a process of a foreign process name space, and would mean our own process group.
+        for pid in filter(None, self.processes()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

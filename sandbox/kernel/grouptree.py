@@ -1,8 +1,9 @@
 """Where control groups are made and removed: a folder of ours below the service's own group.
 
-Invariant: a group's name starts with the process number and start time of the service that made it, so that
-what a dead service left is told from what a living one uses. Nothing outside our folder is changed, except on
-version 2 the service's own group, where controllers must be enabled (no process may then be in it directly).
+Invariant: a group's name starts with the number, start time and process name space of the service that made
+it, so that what a dead service left is told from what a living one uses, or one that we cannot see. Nothing
+outside our folder is changed, except on version 2 the service's own group, where controllers must be enabled
+(no process may then be in it directly).
 """
 
 import contextlib
@@ -91,6 +92,8 @@ class GroupTree:
 
     def open_folders(self) -> list[int]:
         """Open our folder in each hierarchy; a launcher removes groups there when the service is dead."""
+        for folder in self._distinct():
+            self._make_folder(folder)
         return [os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for folder in self._distinct()]
 
     def remove_leftovers(self) -> None:
@@ -136,8 +139,8 @@ def find_group_tree(proc: Path = Path("/proc/self"), *, owner: str | None = None
 
 
 def own_name() -> str:
-    """Return ``<process number>-<start time>`` of the calling process."""
-    return f"{os.getpid()}-{start_time(os.getpid())}"
+    """Return ``<process number>-<start time>-<process name space>`` of the calling process."""
+    return f"{os.getpid()}-{start_time(os.getpid())}-{_process_namespace()}"
 
 
 def start_time(pid: int) -> int | None:
@@ -201,8 +204,15 @@ def _enable_controllers(folder: Path) -> None:
 
 
 def _owner_lives(name: str) -> bool:
-    parts = name.split("-")
-    return parts[0].isdigit() and str(start_time(int(parts[0]))) == parts[1] if len(parts) > 1 else False
+    """Say whether a group's service lives; in another process name space it counts as living."""
+    match name.split("-"):
+        case [pid, started, namespace, *_] if pid.isdigit():
+            return namespace != str(_process_namespace()) or started == str(start_time(int(pid)))
+    return True
+
+
+def _process_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def _empty(path: Path, version: int) -> None:

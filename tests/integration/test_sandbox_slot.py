@@ -13,7 +13,7 @@ import pytest
 from sandbox.backends.backend import StageOrder
 from sandbox.backends.slot import SlotBackend
 from sandbox.errors import RequestError, SystemFailureError
-from sandbox.kernel.grouptree import find_group_tree
+from sandbox.kernel.grouptree import find_group_tree, own_name
 from sandbox.request import Limits
 from sandbox.result import ExecutionStatus, LimitKind
 from tests.support.sandboxes import (
@@ -243,7 +243,7 @@ async def test_killed_service_leaves_no_process_and_no_group() -> None:
 
 async def test_groups_of_a_dead_service_are_removed_at_the_next_start() -> None:
     """What a service could not remove itself is swept by the next one."""
-    groups = find_group_tree(owner="999999999-1")
+    groups = find_group_tree(owner=f"999999999-1-{own_name().split('-')[2]}")
     groups.prepare()
     groups.create("left").close()
     assert len(groups_of(999999999)) == 3

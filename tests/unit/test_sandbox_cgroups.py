@@ -178,14 +178,15 @@ def test_missing_controller_is_named_with_the_fix(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_the_dead_are_removed_and_the_living_kept(tmp_path: Path) -> None:
-    """Only groups whose service is dead are swept."""
+    """Only groups whose service is known to be dead are swept, not those of another name space."""
     tree = GroupTree(version=1, homes={"memory": tmp_path}, owner=own_name())
-    for name in ("999999999-5-x", f"{own_name()}-y", "stranger"):
+    namespace = own_name().split("-")[2]
+    for name in (f"999999999-5-{namespace}-x", "999999999-5-1-x", f"{own_name()}-y", "stranger"):
         folder = tmp_path / "tee-job-node" / name
         folder.mkdir(parents=True)
     tree.remove_leftovers()
     left = {path.name for path in (tmp_path / "tee-job-node").iterdir()}
-    assert left == {f"{own_name()}-y"}
+    assert left == {f"{own_name()}-y", "999999999-5-1-x", "stranger"}
 
 
 def test_group_is_made_again_when_another_service_removed_the_folder(tmp_path: Path) -> None:
