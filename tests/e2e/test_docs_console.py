@@ -1,0 +1,53 @@
+"""What the documents show on a console is what the commands print.
+
+A block marked ``console`` is run as it stands, from the project's folder: lines that start with ``$`` are commands,
+those below are what they must print on stdout; ``...`` stands for anything.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md")), PROJECT / "bench/README.md"]
+BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    pytest.param(match.group(1), id=f"{page.relative_to(PROJECT)}-{number}")
+    for page in PAGES
+    for number, match in enumerate(BLOCK.finditer(page.read_text()))
+]
+
+
+def steps(block: str) -> list[tuple[str, str]]:
+    """Return (command, expected output) for each ``$`` line of a block."""
+    parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    return [(command.strip(), output) for command, _, output in (part.partition("\n") for part in parts)]
+
+
+@pytest.mark.root
+@pytest.mark.tree
+@pytest.mark.parametrize("block", BLOCKS)
+def test_console_block_prints_what_it_shows(block: str) -> None:
+    """Each command exits with 0 and prints the lines below it."""
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "NO_COLOR": "1", "COLUMNS": "200"}
+    for command, expected in steps(block):
+        ran = subprocess.run(command, shell=True, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=120)
+        assert ran.returncode == 0, f"{command}: {ran.stderr}"
+        pattern = ".*".join(re.escape(piece) for piece in expected.strip().split("..."))
+        assert re.fullmatch(pattern, ran.stdout.strip(), re.DOTALL), f"{command} printed:\n{ran.stdout}"
+
+
+def test_there_are_console_blocks() -> None:
+    """The pattern still finds the blocks; a test that finds none would prove nothing."""
+    assert BLOCKS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page names a file that exists."""
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
