@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,64 @@ async def test_launcher_that_dies_is_our_failure_and_kills_the_program() -> None
             await task
 
 
+COUNTED = [
+    # Five threads in one process pass a limit of three processes; five processes do not.
+    ("import threading,time; [threading.Thread(target=time.sleep,args=(0.4,)).start() for _ in range(5)]", 0),
+    ("import os,time; [os.fork() for _ in range(3)]; time.sleep(30)", None),
+]
+
+
+@pytest.mark.parametrize(("code", "exit_code"), COUNTED, ids=["threads", "processes"])
+async def test_threaded_runtime_is_bounded_by_processes_not_threads(code: str, exit_code: int | None) -> None:
+    """Where tasks are not processes, the watch counts processes and kills for too many."""
+    backend = SlotBackend()
+    limits = replace(SMALL, processes=3)
+    sandbox = await backend.open(host_python(), limits, "counted")
+    order = StageOrder(name="run", argv=("/usr/bin/python3", "-c", code), env={}, limits=limits, tasks_max=30)
+    try:
+        outcome = await sandbox.run(order)
+    finally:
+        await sandbox.destroy()
+        await backend.aclose()
+    assert outcome.exit_code == exit_code
+    assert outcome.killed_for == (LimitKind.NONE if exit_code == 0 else LimitKind.PROCESSES)
+    assert outcome.usage.wall_time_s < 3
+
+
+async def test_backend_says_beforehand_what_a_result_says_afterwards() -> None:
+    """What `guarantees` promises is what init and limits then report."""
+    async with sandboxes() as executor:
+        promised = executor._backend.guarantees()
+        result = await executor.execute(python_request("pass"))
+    assert result.guarantees == promised
+
+
+async def test_stages_share_files_and_nothing_else() -> None:
+    """A second stage sees the first one's files in /work, /tmp and /dev/shm, but not its processes."""
+    backend = SlotBackend()
+    sandbox = await backend.open(host_python(), SMALL, "two-stages")
+    write = "for d in /work /tmp /dev/shm; do echo $d > $d/f; done; sleep 60 & sleep 0.1"
+    read = "cat /work/f /tmp/f /dev/shm/f; ls -d /proc/[0-9]* | wc -l"
+    try:
+        first, second = [
+            await sandbox.run(
+                StageOrder(
+                    name=name,
+                    argv=("/bin/sh", "-c", script),
+                    env={"PATH": "/usr/bin"},
+                    limits=SMALL,
+                    tasks_max=30,
+                )
+            )
+            for name, script in (("compile", write), ("run", read))
+        ]
+    finally:
+        await sandbox.destroy()
+        await backend.aclose()
+    assert first.exit_code == 0
+    assert second.stdout.data == b"/work\n/tmp\n/dev/shm\n4\n"
+
+
 SERVICE = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[1])
@@ -249,3 +308,17 @@ async def test_groups_of_a_dead_service_are_removed_at_the_next_start() -> None:
     assert len(groups_of(999999999)) == 3
     async with sandboxes():
         assert groups_of(999999999) == []
+
+
+async def test_cancellation_at_any_moment_leaves_nothing() -> None:
+    """Forty executions are cancelled while they wait, are made, filled, run or removed: no trace is left."""
+    code = "import os,time; os.fork(); open('/work/x','w').write('x'*100000); time.sleep(0.1)"
+    async with sandboxes() as executor:
+        tasks = [asyncio.ensure_future(executor.execute(python_request(code))) for _ in range(40)]
+        for task in tasks:
+            await asyncio.sleep(0.02)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (executor.scheduler.running, executor.scheduler.waiting) == (0, 0)
+        after = await executor.execute(python_request("print('well')"))
+    assert after.stdout.data == b"well\n"

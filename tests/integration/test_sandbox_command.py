@@ -1,0 +1,70 @@
+"""``python -m sandbox`` as a subprocess, and the self-check as a function."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandbox.check import Level, check
+
+pytestmark = pytest.mark.root
+PROJECT = Path(__file__).parents[2]
+
+
+def command(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the command and wait."""
+    return subprocess.run(
+        [sys.executable, "-m", "sandbox", *arguments],
+        cwd=PROJECT,
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
+
+
+async def test_check_finds_every_mechanism_in_force() -> None:
+    """Where sandboxes work, only what is not needed may be weak; each finding has a detail."""
+    findings = await check()
+    names = {finding.name for finding in findings}
+    assert {"root", "control groups", "detached tmpfs", "memory limit", "no network", "host files"} <= names
+    assert {finding.name for finding in findings if finding.level != Level.OK} <= {"bubblewrap"}
+    assert all(finding.detail for finding in findings)
+
+
+def test_run_prints_the_result_as_json(tmp_path: Path) -> None:
+    """The result goes to stdout as JSON, the exit code says that the program succeeded."""
+    program = tmp_path / "any-name.py"
+    program.write_text("import sys; print(sys.argv[1], sys.stdin.read()); open('out','w').write('é')")
+    given = tmp_path / "input"
+    given.write_text("data")
+    options = ["--arg", "x", "--stdin", str(given), "--output", "out"]
+    done = command("run", str(program), "--language", "py", "--tree", "host", *options)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["status"], told["stdout"]["data"]) == (0, "SUCCESS", "x data\n")
+    assert told["files"][0]["content"] == "é"
+    assert "seccomp" in told["guarantees"]["enforced"]
+
+
+def test_failing_program_gives_exit_code_1() -> None:
+    """The program's failure is in the result; the source may come from stdin."""
+    done = command("run", "-", "--language", "python", "--tree", "host", stdin=b"raise SystemExit(3)")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["status"], told["exit_code"]) == (1, "NONZERO_EXIT", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("run", "-", "--language", "pyhton", "--tree", "host"), 2, b"did you mean 'python'"),
+        (("run", "-", "--language", "python", "--tree", "host", "--timeout-s", "0"), 2, b"timeout_s"),
+        (("run", "/no/such/file", "--language", "python"), 1, b"No such file"),
+    ],
+)
+def test_bad_request_is_one_line_on_stderr(arguments: tuple[str, ...], code: int, message: bytes) -> None:
+    """An error names what is wrong, without a traceback, and nothing is printed on stdout."""
+    done = command(*arguments, stdin=b"print(1)")
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert message in done.stderr
+    assert done.stderr.count(b"\n") == 1
