@@ -67,7 +67,7 @@ def check_answers(body: dict[str, Any], languages: set[str]) -> None:
 
 @pytest.mark.tree
 def test_every_answer_is_right_and_faults_are_honest(tmp_path: Path) -> None:
-    """Two languages answer with the transformed nonce, three programs fail as they must, a contract is called back."""
+    """Two languages transform their nonces, three programs fail as they must, a contract is called back."""
     code, body, said = demo(tmp_path, "--languages", "python,javascript", "--tree", "debian")
     assert code == 0, said
     check_answers(body, {"python", "javascript"})
@@ -94,7 +94,7 @@ def test_anvil_serves_as_well(tmp_path: Path) -> None:
 
 
 def test_table_has_every_column_and_no_escapes_off_a_terminal(tmp_path: Path) -> None:
-    """The table names version, status, output, times, memory, transaction and block; stderr tells the steps."""
+    """The table has every column, stderr tells every step, and neither holds escape sequences."""
     result = subprocess.run(
         command("--tree", "host", "--languages", "python"),
         cwd=tmp_path,
@@ -126,7 +126,7 @@ def test_two_runs_have_different_answers(tmp_path: Path) -> None:
 def test_interruption_leaves_nothing_behind(
     tmp_path: Path, number: signal.Signals, started: list[psutil.Process]
 ) -> None:
-    """Ctrl-C, SIGTERM and even SIGKILL in mid-run leave no process; the first two leave no file and say 130."""
+    """Ctrl-C, SIGTERM and even SIGKILL leave no process; the first two leave no file and say 130."""
     with subprocess.Popen(
         command("--tree", "host", "--languages", "python"),
         cwd=tmp_path,
