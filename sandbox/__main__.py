@@ -14,6 +14,8 @@ from dataclasses import fields, is_dataclass
 from enum import IntEnum, IntFlag
 from pathlib import Path
 
+from sandbox.backends.backend import Backend
+from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
 from sandbox.check import Level, check
 from sandbox.errors import RequestError, SandboxError, SandboxUnavailableError
@@ -74,8 +76,9 @@ async def _run(options: argparse.Namespace) -> int:
         outputs=options.output,
         timeout_s=options.timeout_s,
     )
+    backend: Backend = SlotBackend() if os.geteuid() == 0 else BubblewrapBackend()
     executor = CodeExecutor(
-        _tree(options), SlotBackend(), limits=Limits(memory_bytes=options.memory_bytes), max_concurrent=1
+        _tree(options), backend, limits=Limits(memory_bytes=options.memory_bytes), max_concurrent=1
     )
     try:
         result = await executor.execute(request)

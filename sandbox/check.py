@@ -7,7 +7,6 @@ of the real back end, and undone.
 import asyncio
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import uuid
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from sandbox.backends.backend import StageOrder, StageOutcome
+from sandbox.backends.backend import Backend, StageOrder, StageOutcome
+from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import PACKAGE_PARENT, SlotBackend
 from sandbox.errors import SandboxError
 from sandbox.kernel.grouptree import find_group_tree
@@ -65,25 +65,28 @@ class Finding:
 
 
 async def check() -> list[Finding]:
-    """Try everything. Takes about a second; leaves nothing behind."""
+    """Try everything that this user can use. Takes a few seconds; leaves nothing behind."""
+    if os.geteuid() != 0:
+        return await _check_without_root()
     findings = [
-        _root(),
+        Finding(name="root", level=Level.OK, detail="running as root"),
         _kernel_table(),
         *(await asyncio.to_thread(_namespaces)),
         _tmpfs(),
         _groups(),
-        _bubblewrap(),
     ]
-    if any(finding.level == Level.MISSING for finding in findings if finding.name != "bubblewrap"):
+    if any(finding.level == Level.MISSING for finding in findings):
         return findings
-    return [*findings, *(await _trial())]
+    return [*findings, *(await _trials(SlotBackend))]
 
 
-def _root() -> Finding:
-    if os.geteuid() == 0:
-        return Finding(name="root", level=Level.OK, detail="running as root")
-    fix = "run the node as root inside its own VM or container, or accept the bubblewrap back end"
-    return Finding(name="root", level=Level.MISSING, detail=f"running as user {os.geteuid()}", fix=fix)
+async def _check_without_root() -> list[Finding]:
+    fix = "for every limit to be in force, run the node as root inside its own VM or container"
+    findings = [
+        Finding(name="root", level=Level.WEAK, detail=f"running as user {os.geteuid()}", fix=fix),
+        _kernel_table(),
+    ]
+    return [*findings, *(await _trials(BubblewrapBackend))]
 
 
 def _kernel_table() -> Finding:
@@ -141,74 +144,92 @@ def _groups() -> Finding:
     )
 
 
-def _bubblewrap() -> Finding:
-    path = shutil.which("bwrap")
-    if path:
-        return Finding(name="bubblewrap", level=Level.OK, detail=path)
-    fix = "only needed without root: apt-get install bubblewrap"
-    return Finding(name="bubblewrap", level=Level.WEAK, detail="not installed", fix=fix)
-
-
-async def _trial() -> list[Finding]:
-    """Run small programs in a real sandbox of the host's own tree, and see that each bound bites."""
+async def _trials(make: Callable[[], Backend]) -> list[Finding]:
+    """Run small programs in real sandboxes of the host's own tree, and see that each bound bites."""
     try:
-        backend = SlotBackend()
+        backend = make()
         try:
-            return [await _try(backend, name, script, holds) for name, script, holds in TRIALS]
+            return [await _try(backend, trial) for trial in TRIALS]
         finally:
             await backend.aclose()
     except (SandboxError, OSError) as exc:
         return [Finding(name="sandbox", level=Level.MISSING, detail=str(exc), fix=CONTAINER_FIX)]
 
 
-async def _try(
-    backend: SlotBackend, name: str, script: str, holds: Callable[[StageOutcome], bool]
-) -> Finding:
+async def _try(backend: Backend, trial: "Trial") -> Finding:
+    why_not = backend.guarantees().not_enforced.get(trial.guarantee)
+    if why_not:
+        fix = "run as root, so that the slot back end can be used"
+        return Finding(name=trial.name, level=Level.WEAK, detail=why_not, fix=fix)
     tree = LanguageTree(path=Path("/"), digest="0" * 64, kind="host", runtimes=())
     sandbox = await backend.open(tree, TRIAL_LIMITS, f"check-{uuid.uuid4().hex}")
+    order = StageOrder(
+        name="run", argv=("/bin/sh", "-c", trial.script), env={"PATH": "/usr/bin:/bin"}, limits=TRIAL_LIMITS,
+        tasks_max=64, counts_processes_exactly=True,
+    )  # fmt: skip
     try:
-        order = StageOrder(
-            name="run", argv=("/bin/sh", "-c", script), env={"PATH": "/usr/bin:/bin"}, limits=TRIAL_LIMITS,
-            tasks_max=64, counts_processes_exactly=True,
-        )  # fmt: skip
         outcome = await sandbox.run(order)
     finally:
         await sandbox.destroy()
-    if holds(outcome):
-        return Finding(name=name, level=Level.OK, detail="holds in a trial")
+    if trial.holds(outcome):
+        return Finding(name=trial.name, level=Level.OK, detail=f"holds in a trial under {backend.name}")
     seen = (outcome.stdout.data + outcome.stderr.data).decode(errors="replace").strip()[:200]
     detail = f"exit code {outcome.exit_code}, signal {outcome.signal}, printed {seen!r}"
-    return Finding(name=name, level=Level.MISSING, detail=detail, fix=CONTAINER_FIX)
+    return Finding(name=trial.name, level=Level.MISSING, detail=detail, fix=CONTAINER_FIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A program for a sandbox, and how its outcome shows that a guarantee holds."""
+
+    name: str
+    guarantee: str
+    script: str
+    holds: Callable[[StageOutcome], bool]
 
 
 def _prints(text: bytes) -> Callable[[StageOutcome], bool]:
     return lambda outcome: outcome.stdout.data.strip() == text
 
 
-TRIALS: tuple[tuple[str, str, Callable[[StageOutcome], bool]], ...] = (
-    ("sandbox", "echo ready", _prints(b"ready")),
-    (
+TRIALS: tuple[Trial, ...] = (
+    Trial("sandbox", "pid_namespace", "echo ready", _prints(b"ready")),
+    Trial(
         "memory limit",
+        "memory",
         # A variable that doubles: 64 MiB are full after 26 rounds.
         "x=0123456789abcdef; while :; do x=$x$x; done",
         lambda outcome: outcome.usage.oom_kills > 0,
     ),
-    (
+    Trial(
         "process limit",
+        "processes",
         "(sleep 9 & sleep 9 & sleep 9 & sleep 9 & :) 2>/dev/null; echo end",
         lambda outcome: outcome.usage.processes_peak == TRIAL_LIMITS.processes,
     ),
-    (
+    Trial(
         "disk limit",
+        "disk",
         "head -c 4000000 /dev/zero > /work/big 2>/dev/null; wc -c < /work/big",
         _prints(str(TRIAL_LIMITS.disk_bytes).encode()),
     ),
-    ("no network", "grep -c : /proc/net/dev; grep -vc Iface /proc/net/route", _prints(b"1\n0")),
-    (
+    Trial(
+        "no network",
+        "network_none",
+        "grep -c : /proc/net/dev; grep -vc Iface /proc/net/route",
+        _prints(b"1\n0"),
+    ),
+    Trial(
         "no privileges",
+        "capabilities_none",
         "grep -E '^(CapPrm|CapBnd)' /proc/self/status | grep -c 0000000000000000",
         _prints(b"2"),
     ),
-    ("seccomp filter", "grep -E '^Seccomp:' /proc/self/status | cut -f2", _prints(b"2")),
-    ("host files", "ls -d /root /home /etc/shadow /sys 2>/dev/null | wc -l", _prints(b"0")),
+    Trial("seccomp filter", "seccomp", "grep -E '^Seccomp:' /proc/self/status | cut -f2", _prints(b"2")),
+    Trial(
+        "host files",
+        "mount_namespace",
+        "ls -d /root /home /etc/shadow /sys 2>/dev/null | wc -l",
+        _prints(b"0"),
+    ),
 )
