@@ -12,7 +12,6 @@ Exit codes: 0 done, 1 the sources do not compile, are badly formatted or have dr
 import argparse
 import hashlib
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -42,8 +41,6 @@ CONTRACTS = {
 
 EXIT_FAILED = 1
 EXIT_TOOLS_MISSING = 3
-_OS_NAMES = {"Linux": "linux", "Darwin": "darwin"}
-_ARCH_NAMES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 _BUILD_TIMEOUT_S = 600.0
 
 
@@ -56,7 +53,7 @@ class ToolsMissingError(Exception):
 
 
 def forge_path() -> Path:
-    """Return the native forge program of this machine.
+    """Return the pinned forge program.
 
     Raises:
         ToolsMissingError: Node.js is not on the PATH, or ``npm ci`` has not been run.
@@ -66,13 +63,11 @@ def forge_path() -> Path:
             "Node.js is needed to compile the contracts and is not on the PATH; on Debian: "
             "sudo apt-get install -y nodejs npm (using the node needs none: the artifacts are checked in)"
         )
-    system = _OS_NAMES.get(platform.system(), platform.system().lower())
-    machine = _ARCH_NAMES.get(platform.machine(), platform.machine())
-    forge = ROOT / "node_modules" / "@foundry-rs" / f"forge-{system}-{machine}" / "bin" / "forge"
+    forge = ROOT / "node_modules" / "@foundry-rs" / "forge-linux-amd64" / "bin" / "forge"
     if not forge.is_file():
         raise ToolsMissingError(
             f"forge is not installed (expected {forge.relative_to(ROOT.parent)}); "
-            "run: npm ci --prefix contracts"
+            "run: npm ci --prefix contracts (on Linux for x86-64, which is what the pinned tools are made for)"
         )
     return forge
 

@@ -1,5 +1,6 @@
 """The contracts' checked-in ABI, held against the protocol and the rest of the project."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,20 @@ def test_every_custom_error_has_a_forge_test() -> None:
 
 def test_lock_file_names_no_host() -> None:
     """Packages are locked by version and digest; where they come from is the machine's own setting."""
-    lock = (CONTRACTS / "package-lock.json").read_text()
-    assert '"resolved"' not in lock
-    assert '"integrity"' in lock
+    lock = json.loads((CONTRACTS / "package-lock.json").read_text())
+    locked = {path: package for path, package in lock["packages"].items() if path}
+    assert locked
+    assert [path for path, package in locked.items() if "resolved" in package] == []
+    assert [path for path, package in locked.items() if "integrity" not in package] == []
+
+
+def test_lock_file_is_complete() -> None:
+    """Everything that a locked package asks for is locked too, or `npm ci` would refuse the file."""
+    lock = json.loads((CONTRACTS / "package-lock.json").read_text())["packages"]
+    wanted = {
+        name
+        for package in lock.values()
+        for kind in ("dependencies", "devDependencies", "optionalDependencies")
+        for name in package.get(kind, {})
+    }
+    assert {name for name in wanted if f"node_modules/{name}" not in lock} == set()
