@@ -7,6 +7,7 @@ Invariant: an answer that cannot be understood is an ``RpcError`` that names the
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 _MAX_RETRY_AFTER_S = 3600.0
+_MAX_RECURSION = 1000
 _SERVER_FAILURES = 500
 _REVERT_CODE = 3
 _REVERT_WORDS = re.compile(r"\brevert(ed)?\b", re.IGNORECASE)
@@ -131,7 +133,7 @@ def decode_message(endpoint: Endpoint, content: bytes | str) -> Answer | list[An
         RpcError: it is not JSON, or JSON of another shape.
     """
     try:
-        message: JsonValue = json.loads(content)
+        message = _load(content)
     except (ValueError, RecursionError) as exc:
         raise _not_json_rpc(endpoint, content, "not JSON") from exc
     if isinstance(message, dict):
@@ -141,6 +143,19 @@ def decode_message(endpoint: Endpoint, content: bytes | str) -> Answer | list[An
         if len(answers) == len(message):
             return answers
     raise _not_json_rpc(endpoint, content, "not a JSON-RPC message")
+
+
+def _load(content: bytes | str) -> JsonValue:
+    # SECURITY: the parser recurses in C for each bracket and stops at the interpreter's limit, which py-evm
+    # raises for the whole process to where the C stack overflows first: a stranger's brackets would kill the
+    # node (test_deep_nesting_is_refused_where_a_library_raised_the_recursion_limit).
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(min(limit, _MAX_RECURSION))
+    try:
+        value: JsonValue = json.loads(content)
+    finally:
+        sys.setrecursionlimit(limit)
+    return value
 
 
 def status_error(

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import sys
 from datetime import UTC, datetime
 
 import eth_abi
@@ -13,7 +14,7 @@ from websockets.datastructures import Headers
 from websockets.frames import Close
 from websockets.http11 import Response
 
-from blueprint.chain.answer import parse_retry_after, read_result
+from blueprint.chain.answer import decode_message, parse_retry_after, read_result
 from blueprint.chain.connection import _as_rpc_error
 from blueprint.chain.endpoint import parse_endpoint
 from blueprint.chain.rpc import RpcClient, is_silence
@@ -241,6 +242,20 @@ async def test_what_is_no_answer_is_explained(status, body, headers, words):
     if status != 200:
         assert caught.value.code == status
     assert caught.value.retry_after_s == (3.0 if status == 429 else None)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_deep_nesting_is_refused_where_a_library_raised_the_recursion_limit(opening):
+    """Brackets by the hundred thousand are an error, not a crash, and the process's limit stays as it was."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    try:
+        with pytest.raises(RpcError, match="not JSON"):
+            decode_message(ENDPOINT, opening * 200_000)
+        assert sys.getrecursionlimit() == 1_000_000
+        assert decode_message(ENDPOINT, '{"a": [[[]]]}') == {"a": [[[]]]}
+    finally:
+        sys.setrecursionlimit(before)
 
 
 async def test_an_error_status_with_an_answer_is_an_answer():
