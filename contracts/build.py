@@ -67,7 +67,7 @@ def forge_path() -> Path:
     if not forge.is_file():
         raise ToolsMissingError(
             f"forge is not installed (expected {forge.relative_to(ROOT.parent)}); "
-            "run: npm ci --prefix contracts (on Linux for x86-64, which is what the pinned tools are made for)"
+            "run: npm ci --prefix contracts (on Linux for x86-64)"
         )
     return forge
 
