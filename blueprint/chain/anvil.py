@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,7 +23,7 @@ from typing import Self
 from blueprint.chain.devaccounts import DevAccount, derive_accounts
 from blueprint.errors import ConfigError
 
-__all__ = ["Anvil", "find_anvil"]
+__all__ = ["Anvil", "die_with_parent", "find_anvil"]
 
 _PROJECT = Path(__file__).resolve().parents[2]
 _NPM_PACKAGES = _PROJECT / "contracts/node_modules/@foundry-rs"
@@ -37,6 +38,21 @@ _STATES_IN_MEMORY = 8
 """More would make anvil write older states to disk, gigabytes of them under load."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> Callable[[], None]:
+    """Return a ``preexec_fn`` that has the kernel kill the child when the thread that forked it ends.
+
+    Start the child from a thread that lives as long as the process does (prctl(2), PR_SET_PDEATHSIG).
+    """
+    parent = os.getpid()
+
+    def prepare() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was gone before the request took hold
+            os._exit(1)
+
+    return prepare
 
 
 def find_anvil() -> Path:
@@ -72,6 +88,7 @@ class Anvil:
         ipc: also listen on a Unix socket.
         chain_id: as EIP-155 has it.
         account_count: how many accounts of the public test mnemonic are funded.
+        block_gas_limit: of every block.
         binary: where anvil is; None looks for it.
         extra_args: further arguments of anvil's command line.
 
@@ -87,6 +104,7 @@ class Anvil:
         ipc: bool = False,
         chain_id: int = 31_337,
         account_count: int = 10,
+        block_gas_limit: int = 60_000_000,
         binary: Path | None = None,
         extra_args: tuple[str, ...] = (),
     ) -> None:
@@ -95,6 +113,7 @@ class Anvil:
         self._binary = binary or find_anvil()
         self._block_time_s = block_time_s
         self._wants_ipc = ipc
+        self._block_gas_limit = block_gas_limit
         self._extra_args = extra_args
         self.chain_id = chain_id
         self.accounts: tuple[DevAccount, ...] = derive_accounts(account_count)
@@ -162,7 +181,7 @@ class Anvil:
             *("--host", _LOOPBACK, "--port", str(self.port)),
             *("--chain-id", str(self.chain_id), "--accounts", str(len(self.accounts))),
             *("--prune-history", str(_STATES_IN_MEMORY), "--cache-path", str(self._path / "cache")),
-            *("--gas-limit", "60000000", "--silent"),
+            *("--gas-limit", str(self._block_gas_limit), "--silent"),
         ]
         if self._block_time_s is not None:
             command += ["--block-time", str(self._block_time_s)]
@@ -171,13 +190,6 @@ class Anvil:
         return [*command, *self._extra_args]
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it was gone before the request took hold
-                os._exit(1)
-
         with (self._path / "output").open("wb") as output:
             try:
                 return subprocess.Popen(
@@ -186,7 +198,7 @@ class Anvil:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env={"PATH": os.defpath, "HOME": str(self._path)},
-                    preexec_fn=die_with_parent,  # noqa: PLW1509 - only two system calls, no lock is taken
+                    preexec_fn=die_with_parent(),  # noqa: PLW1509 - two system calls, no lock
                 )
             except OSError as exc:
                 raise ConfigError(f"anvil cannot be started: {self._binary}: {exc.strerror}") from exc

@@ -38,8 +38,8 @@ from blueprint.types import Address, Hash
 
 __all__ = ["BlockBuilder", "CallOutcome", "CallRequest", "Evm", "MinedLog", "SealedBlock", "base_fee_wei"]
 
-# SECURITY: importing py-evm raises the interpreter's limit to 100,000, at which deeply nested JSON overflows the
-# C stack and kills the process. A fifth of it still carries contract calls of any depth that gas allows.
+# SECURITY: importing py-evm raises the interpreter's limit to 100,000, at which deeply nested JSON overflows
+# the C stack and kills the process. A fifth of that carries contract calls of any depth that gas allows.
 # test_bad_request_gets_its_code
 sys.setrecursionlimit(20_000)
 
