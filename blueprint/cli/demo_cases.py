@@ -46,8 +46,11 @@ class Verdict:
     """Whether an answer is the one that it must be."""
 
     is_right: bool
+    """False for a missing or wrong answer."""
     note: str
     """``right``, ``stopped as it must be``, ``not enforced``, or what is wrong."""
+    is_enforced: bool = True
+    """False when the limit that had to stop the program is not in force here: nothing was proved."""
 
 
 def expected_output(nonce: str, language: str) -> bytes:
@@ -108,7 +111,7 @@ def judge(case: Case, answer: ExecuteResult | None, not_enforced: Collection[str
     if answer is None:
         return Verdict(is_right=False, note="the output is no answer of the execute job")
     if case.needs in not_enforced:
-        return Verdict(is_right=True, note="not enforced")
+        return Verdict(is_right=True, note="not enforced", is_enforced=False)
     if answer.status != case.status:
         return Verdict(is_right=False, note=f"expected {case.status.name.lower()}: {answer.error_message}")
     if case.stdout is not None and answer.stdout != case.stdout:

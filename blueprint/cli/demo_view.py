@@ -99,6 +99,7 @@ def row_json(row: Row) -> dict[str, Any]:
     return {
         "name": row.case.name,
         "is_right": row.verdict.is_right,
+        "is_enforced": row.verdict.is_enforced,
         "verdict": row.verdict.note,
         "call_id": row.found.key.call_id,
         "operator": "0x" + row.found.operator.hex(),
@@ -110,9 +111,7 @@ def row_json(row: Row) -> dict[str, Any]:
 
 def _cells(row: Row) -> tuple[str | Text, ...]:
     where = (f"0x{row.found.transaction_hash.hex()[:8]}…", str(row.found.block_number))
-    colour = (
-        "red" if not row.verdict.is_right else "yellow" if row.verdict.note == "not enforced" else "green"
-    )
+    colour = "red" if not row.verdict.is_right else "yellow" if not row.verdict.is_enforced else "green"
     verdict = Text(printable(row.verdict.note), style=colour)
     answer = row.answer
     if answer is None:
