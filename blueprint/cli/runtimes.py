@@ -8,6 +8,7 @@ from rich.table import Table
 from blueprint.cli.outcome import size_text
 from blueprint.cli.progress import BuildProgress
 from blueprint.cli.session import Session, node_command
+from blueprint.cli.signals import sigterm_interrupts
 from sandbox.languages import LANGUAGES
 from sandbox.rootfs import HostTree, Manifest, build_tree, list_trees, load_recipe, survey_host
 from sandbox.tree import LanguageTree, Runtime
@@ -69,7 +70,7 @@ def build(session: Session, languages: tuple[str, ...], *, force: bool = False) 
     recipe = load_recipe(languages)
     titles = ", ".join(language.name for language in recipe.languages)
     session.say(f"language tree for {titles} below {session.trees_dir / 'trees'}")
-    with BuildProgress(session.stderr) as progress:
+    with sigterm_interrupts(), BuildProgress(session.stderr) as progress:
         tree = build_tree(session.trees_dir, languages, progress=progress, force=force)
     for folder, manifest in list_trees(session.trees_dir):
         if manifest.digest == tree.digest:

@@ -1,19 +1,21 @@
 """What SIGTERM and SIGINT do: the first asks to stop, the second ends the process at once.
 
-Invariant: a handler only sets an event or leaves; no work is done inside it.
+Invariant: a handler only sets an event, raises or leaves; no work is done inside it.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
-from types import TracebackType
+from collections.abc import Iterator
+from types import FrameType, TracebackType
 from typing import Final, Self
 
 import structlog
 
 from blueprint.cli.exits import ExitCode
 
-__all__ = ["StopSignals"]
+__all__ = ["StopSignals", "sigterm_interrupts"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _log = structlog.get_logger()
@@ -51,3 +53,17 @@ class StopSignals:
         _log.info("stop_requested", signal=number.name)
         self.exit_code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.OK
         self.requested.set()
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Make SIGTERM act like Ctrl-C while blocking work runs in the main thread, so that it can clean up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
