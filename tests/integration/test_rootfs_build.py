@@ -143,13 +143,14 @@ def test_equal_tree_is_kept_once(tmp_path: Path) -> None:
 
 def test_failed_build_leaves_nothing(tmp_path: Path) -> None:
     """Whatever ends a build, an interrupt included, its folder is gone."""
-    with (
-        pytest.raises(KeyboardInterrupt),
-        locked(tmp_path, lambda: None) as trees,
-        build_folder(trees) as folder,
-    ):
-        (folder / "root/usr").mkdir(parents=True)
-        raise KeyboardInterrupt
+
+    def build() -> None:
+        with locked(tmp_path, lambda: None) as trees, build_folder(trees) as folder:
+            (folder / "root/usr").mkdir(parents=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build()
     assert names(tmp_path) == []
 
 
@@ -295,7 +296,7 @@ def test_shell_is_apart_from_the_host(tmp_path: Path) -> None:
     tree = find_tree(state_dir())
     mounts = Path("/proc/self/mountinfo").read_text()
     shell = TreeShell(tree.path, tmp_path, is_unprivileged=True)
-    code = "import os; print(len([p for p in os.listdir('/proc') if p.isdigit()]), os.getuid(), os.listdir('/sys'))"
+    code = "import os; ls = os.listdir; print(len([p for p in ls('/proc') if p.isdigit()]), os.getuid(), ls('/sys'))"
     assert shell.require(["/usr/bin/python3", "-c", code]).split() == ["1", "65534", "[]"]
     assert Path("/proc/self/mountinfo").read_text() == mounts
     with pytest.raises(SystemFailureError, match="ended with 3 inside the tree: oh"):
@@ -324,7 +325,7 @@ def test_built_tree_carries_nothing_of_the_host() -> None:
 @pytest.mark.slow
 @pytest.mark.tree
 def test_killed_build_leaves_no_process_no_mount_and_no_tree(tmp_path: Path) -> None:
-    """After kill -9 in the middle nothing runs, nothing is mounted, nothing counts; the next builder cleans up."""
+    """After kill -9 nothing runs, nothing is mounted, nothing counts; the next builder cleans up."""
     mounts = Path("/proc/self/mountinfo").read_text()
     child = start_build(tmp_path)
     assert child.stdout is not None

@@ -1,0 +1,1 @@
+"""What the sandbox adds to a program."""
