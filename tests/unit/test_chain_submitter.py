@@ -22,7 +22,7 @@ RIVAL = Signer(b"\x02" * 32)
 GWEI = 10**9
 
 
-class CaughtUp(Exception):
+class CaughtUpError(Exception):
     """The listener has nothing more to read."""
 
 
@@ -39,7 +39,7 @@ class NoWaiting:
         return await self._chain.batch(calls)
 
     async def wait_head(self, timeout_s: float) -> bool:
-        raise CaughtUp
+        raise CaughtUpError
 
 
 class Bench:
@@ -86,7 +86,7 @@ class Bench:
 
     async def read(self) -> None:
         """Let the journal catch up with the chain, and run what it finds."""
-        with pytest.raises(CaughtUp):
+        with pytest.raises(CaughtUpError):
             await self.listener.run(self._apply)
         cursor = self.journal.cursor()
         self.submitter.advance(-1 if cursor is None else cursor)
