@@ -24,8 +24,8 @@ def state_dir() -> Path:
 # marker -> (can it run here, the reason to print where it cannot)
 REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
-    "tree": (lambda: find_tree(state_dir()) is not None, "needs the language tree: ./dev test builds it as root"),
-    "anvil": (lambda: ANVIL.exists() or shutil.which("anvil") is not None, "needs anvil: ./dev test installs it"),
+    "tree": (lambda: find_tree(state_dir()) is not None, "needs the language tree"),
+    "anvil": (lambda: ANVIL.exists() or shutil.which("anvil") is not None, "needs anvil"),
     "node": (lambda: shutil.which("npm") is not None, "needs Node.js and npm"),
     "bubblewrap": (lambda: shutil.which("bwrap") is not None, "needs bubblewrap: apt-get install bubblewrap"),
 }

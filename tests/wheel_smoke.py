@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+OURS = ("blueprint/", "jobs/", "sandbox/", "contracts/", "tee_job_node-")
 USE = """
 import contracts, blueprint, jobs, sandbox
 assert "site-packages" in contracts.__file__, contracts.__file__
@@ -21,12 +22,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
-            cwd=PROJECT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            cwd=PROJECT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         (wheel,) = Path(folder).glob("*.whl")
         names = zipfile.ZipFile(wheel).namelist()
-        strangers = [n for n in names if n.split("/")[0].split("-")[0] not in
-                     {"blueprint", "jobs", "sandbox", "contracts", "tee_job_node"} or "node_modules" in n]  # fmt: skip
+        strangers = [n for n in names if not n.startswith(OURS) or "node_modules" in n]
         assert not strangers, f"the wheel holds files that are not ours: {strangers[:5]}"
         # The packages that it depends on are this environment's; only the project itself comes from the wheel.
         env = Path(folder) / "env"
@@ -36,9 +39,8 @@ def main() -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
         (site / "zz_environment.pth").write_text(f"{ours}\n")
-        python = env / "bin/python"
-        subprocess.run([python, "-c", USE], cwd=folder, check=True)
-        subprocess.run([python, "-m", "blueprint", "--help"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        for use in (["-c", USE], ["-m", "blueprint", "--help"]):
+            subprocess.run([env / "bin/python", *use], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     print(f"{wheel.name}: {len(names)} files, installs and runs")
 
 

@@ -1,7 +1,7 @@
 """What the documents show on a console is what the commands print.
 
-A block marked ``console`` is run as it stands, from the project's folder: lines that start with ``$`` are commands,
-those below are what they must print on stdout; ``...`` stands for anything.
+A block marked ``console`` is run as it stands, from the project's folder: lines that start with ``$`` are
+commands, those below are what they must print on stdout; ``...`` stands for anything.
 """
 
 import os
@@ -33,9 +33,15 @@ def steps(block: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_console_block_prints_what_it_shows(block: str) -> None:
     """Each command exits with 0 and prints the lines below it."""
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "NO_COLOR": "1", "COLUMNS": "200"}
+    env = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
     for command, expected in steps(block):
-        ran = subprocess.run(command, shell=True, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=120)
+        ran = subprocess.run(
+            command, shell=True, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=120
+        )
         assert ran.returncode == 0, f"{command}: {ran.stderr}"
         pattern = ".*".join(re.escape(piece) for piece in expected.strip().split("..."))
         assert re.fullmatch(pattern, ran.stdout.strip(), re.DOTALL), f"{command} printed:\n{ran.stdout}"
