@@ -56,8 +56,8 @@ async def test_result_names_every_wall_and_measures() -> None:
     assert (result.status, result.stdout.data, result.exit_code) == (ExecutionStatus.SUCCESS, b"ok\n", 0)
     assert (result.guarantees.backend, result.guarantees.enforced) == ("slot", EVERY_WALL)
     stats = result.process_stats
-    assert 0 < stats.user_time_s + stats.system_time_s < 2
-    assert 0 < stats.wall_time_s < 4
+    assert 0 < stats.user_time_s + stats.system_time_s < SMALL.cpu_time_s
+    assert 0 < stats.wall_time_s < SMALL.wall_time_s
     assert stats.memory_peak_bytes is not None
     assert MIB < stats.memory_peak_bytes < SMALL.memory_bytes
     assert stats.page_faults_minor is not None
@@ -93,7 +93,7 @@ async def test_timeout_of_the_request_ends_the_run() -> None:
     result = await run_python("import time; print('x', flush=True); time.sleep(60)", timeout_s=0.5)
     assert (result.status, result.limits_hit) == (ExecutionStatus.TIMEOUT, LimitKind.WALL_TIME)
     assert (result.stdout.data, result.exit_code) == (b"x\n", None)
-    assert 0.5 <= result.process_stats.wall_time_s < 1.0
+    assert 0.5 <= result.process_stats.wall_time_s < 2.0
 
 
 async def test_output_is_cut_counted_and_digested() -> None:
@@ -224,7 +224,7 @@ async def test_threaded_runtime_is_bounded_by_processes_not_threads(code: str, e
         await backend.aclose()
     assert outcome.exit_code == exit_code
     assert outcome.killed_for == (LimitKind.NONE if exit_code == 0 else LimitKind.PROCESSES)
-    assert outcome.usage.wall_time_s < 3
+    assert outcome.usage.wall_time_s < 10
 
 
 async def test_backend_says_beforehand_what_a_result_says_afterwards() -> None:
@@ -322,3 +322,37 @@ async def test_cancellation_at_any_moment_leaves_nothing() -> None:
         assert (executor.scheduler.running, executor.scheduler.waiting) == (0, 0)
         after = await executor.execute(python_request("print('well')"))
     assert after.stdout.data == b"well\n"
+
+
+JOIN_V2 = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from sandbox.kernel.syscalls import CLONE_NEWCGROUP, CLONE_NEWUSER, clone3, unshare
+group = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
+unshare(CLONE_NEWUSER)
+child = clone3(0, cgroup_fd=group)
+if child is None:
+    before = open("/proc/self/cgroup").read().split("0::")[1].strip()
+    unshare(CLONE_NEWCGROUP)
+    after = open("/proc/self/cgroup").read().split("0::")[1].strip()
+    print(before, after, flush=True)
+    os._exit(0)
+sys.exit(os.waitpid(child.pid, 0)[1])
+"""
+
+
+def test_program_is_born_into_its_version_2_group() -> None:
+    """From within a user name space, clone3 puts the program into the group, which it then sees as `/`."""
+    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    mounts = [line[1] for line in lines if line[2] == "cgroup2"]
+    if not mounts:
+        pytest.skip("needs a cgroup version 2 hierarchy")
+    name = f"tee-job-node-test-{os.getpid()}"
+    folder = Path(mounts[0], name)
+    folder.mkdir()
+    try:
+        command = [sys.executable, "-c", JOIN_V2, str(Path(__file__).parents[2]), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        folder.rmdir()
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [f"/{name}", "/"], "")

@@ -28,8 +28,8 @@ __all__ = [
 
 MIB = 1024 * 1024
 SMALL = Limits(
-    wall_time_s=4.0,
-    cpu_time_s=2.0,
+    wall_time_s=30.0,
+    cpu_time_s=10.0,
     memory_bytes=96 * MIB,
     disk_bytes=8 * MIB,
     inodes=200,
