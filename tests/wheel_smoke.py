@@ -31,7 +31,7 @@ def main() -> None:
         names = zipfile.ZipFile(wheel).namelist()
         strangers = [n for n in names if not n.startswith(OURS) or "node_modules" in n]
         assert not strangers, f"the wheel holds files that are not ours: {strangers[:5]}"
-        # The packages that it depends on are this environment's; only the project itself comes from the wheel.
+        # Its dependencies are this environment's; only the project itself comes from the wheel.
         env = Path(folder) / "env"
         venv.create(env, with_pip=False, symlinks=True)
         site = next((env / "lib").glob("python3*")) / "site-packages"
