@@ -1,7 +1,7 @@
 """``python -m sandbox``: run one program, or check this machine, with nothing but this package.
 
 Everything is printed as JSON on stdout. Exit codes: 0 the program succeeded, 1 it did not, 2 bad request,
-5 sandbox unavailable.
+5 sandbox unavailable, 130 interrupted.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from sandbox.result import ExecutionStatus
 from sandbox.rootfs import find_tree, host_tree
 from sandbox.tree import LanguageTree
 
-EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_UNAVAILABLE = 0, 1, 2, 5
+EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 0, 1, 2, 5, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return asyncio.run(_check() if options.command == "check" else _run(options))
+    except KeyboardInterrupt:  # by now the program is dead and its sandbox removed
+        return EXIT_INTERRUPTED
     except RequestError as exc:
         return _fail(exc, EXIT_USAGE)
     except SandboxUnavailableError as exc:

@@ -2,13 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from sandbox.check import Level, check
+from tests.support.sandboxes import groups_of
 
 pytestmark = pytest.mark.root
 PROJECT = Path(__file__).parents[2]
@@ -92,3 +95,23 @@ def test_bad_request_is_one_line_on_stderr(arguments: tuple[str, ...], code: int
     assert (done.returncode, done.stdout) == (code, b"")
     assert message in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+def test_interrupt_ends_the_program_and_the_command() -> None:
+    """Ctrl-C kills the program at once and exits with 130, without a traceback."""
+    options = ["run", "-", "--language", "python", "--tree", "host", "--output", "x"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "sandbox", *options], cwd=PROJECT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert running.stdin is not None
+    running.stdin.write(b"import time; time.sleep(250)")
+    running.stdin.close()
+    running.stdin = None
+    deadline = time.monotonic() + 30
+    while not groups_of(running.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=30)
+    assert (running.returncode, stdout, stderr) == (130, b"", b"")
+    assert groups_of(running.pid) == []
