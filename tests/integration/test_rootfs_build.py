@@ -296,7 +296,8 @@ def test_shell_is_apart_from_the_host(tmp_path: Path) -> None:
     tree = find_tree(state_dir())
     mounts = Path("/proc/self/mountinfo").read_text()
     shell = TreeShell(tree.path, tmp_path, is_unprivileged=True)
-    code = "import os; ls = os.listdir; print(len([p for p in ls('/proc') if p.isdigit()]), os.getuid(), ls('/sys'))"
+    code = "import os; pids = [p for p in os.listdir('/proc') if p.isdigit()]; "
+    code += "print(len(pids), os.getuid(), os.listdir('/sys'))"
     assert shell.require(["/usr/bin/python3", "-c", code]).split() == ["1", "65534", "[]"]
     assert Path("/proc/self/mountinfo").read_text() == mounts
     with pytest.raises(SystemFailureError, match="ended with 3 inside the tree: oh"):

@@ -25,6 +25,7 @@ __all__ = ["Instruction", "Stage", "parse", "prove"]
 KNOWN = {"FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
 PROJECT = Path(__file__).resolve().parents[2]
 STEP_TIMEOUT_S = 1200.0
+CHROOT = shutil.which("chroot") or "/usr/sbin/chroot"
 # How this machine reaches package indexes; the image itself has nothing of it.
 CARRIED = (
     "PIP_INDEX_URL", "PIP_CERT", "PIP_DEFAULT_TIMEOUT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
@@ -39,7 +40,7 @@ mkdir -p "$root/run/carried"
 for file in $5; do cp "$file" "$root/run/carried/"; done
 [ -e "$root/etc/resolv.conf" ] || : >"$root/etc/resolv.conf"
 mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
-exec chroot ${user:+--userspec="$user"} "$root" /bin/sh -c 'cd "$1" && eval "$2"' sh "$folder" "$command"
+exec "$6" ${user:+--userspec="$user"} "$root" /bin/sh -c 'cd "$1" && eval "$2"' sh "$folder" "$command"
 """
 
 
@@ -185,7 +186,7 @@ def run(root: Path, stage: Stage, command: str) -> str:
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
     env |= {"DEBIAN_FRONTEND": "noninteractive"} | carried | stage.env
     user = f"{stage.user}:{stage.user}" if stage.user else ""
-    argv = ["/bin/sh", "-c", STEP, "step", str(root), stage.folder, user, command, certificates]
+    argv = ["/bin/sh", "-c", STEP, "step", str(root), stage.folder, user, command, certificates, CHROOT]
     enter = [*leashed([]), *argv]
     done = subprocess.run(enter, env=env, capture_output=True, text=True, timeout=STEP_TIMEOUT_S, check=False)
     if done.returncode != 0:
