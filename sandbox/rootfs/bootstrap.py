@@ -42,7 +42,13 @@ def require_tools() -> None:
     Raises:
         SandboxUnavailableError: something is missing; the message holds the command that brings it.
     """
-    wanted = {"mmdebstrap": "mmdebstrap", "tar": "tar", "unshare": "util-linux", "setpriv": "util-linux"}
+    wanted = {
+        "mmdebstrap": "mmdebstrap",
+        "mount": "mount",
+        "setpriv": "util-linux",
+        "tar": "tar",
+        "unshare": "util-linux",
+    }
     if not is_root():
         wanted["newuidmap"] = "uidmap"
     missing = sorted({package for program, package in wanted.items() if shutil.which(program) is None})

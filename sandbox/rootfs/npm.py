@@ -7,6 +7,7 @@ ever run.
 import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -141,7 +142,13 @@ def _pip_command() -> list[str]:
 def _require(argv: Sequence[str], cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(
-            leashed(argv), capture_output=True, text=True, cwd=cwd, timeout=FETCH_TIMEOUT_S, check=False
+            leashed(argv),
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=os.environ | {"NODE_DISABLE_COMPILE_CACHE": "1"},  # npm would leave its cache in /tmp
+            timeout=FETCH_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as exc:
         raise SystemFailureError(
