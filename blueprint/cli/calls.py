@@ -139,4 +139,4 @@ def _print_whole(session: Session, record: CallRecord) -> None:
             table.add_row("answer", printable(answer_summary(answer)))
             table.add_row("stdout", printable(answer.stdout))
             table.add_row("stderr", printable(answer.stderr))
-    session.stdout.print(table)
+    session.emit({}, table)

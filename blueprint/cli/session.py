@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import click
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from blueprint import log
@@ -78,6 +79,9 @@ class Session:
             sys.stdout.write(json.dumps(value, default=str) + "\n")
             sys.stdout.flush()
         elif shown is not None:
+            if isinstance(shown, Table):
+                for column in shown.columns:
+                    column.overflow = "fold"  # an address that is cut short is of no use
             self.stdout.print(shown)
 
     def say(self, text: RenderableType, style: str = "") -> None:

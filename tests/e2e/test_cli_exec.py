@@ -1,0 +1,92 @@
+"""`blueprint exec`: a program in the sandbox, with no chain."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def execute(folder: Path, source: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a Python program on the host tree through the command line."""
+    (folder / "program.py").write_text(source)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BLUEPRINT_")}
+    return subprocess.run(
+        [sys.executable, "-m", "blueprint", "exec", "program.py", "--tree", "host", *arguments],
+        cwd=folder,
+        env=kept | {"PYTHONPATH": str(PROJECT), "BLUEPRINT_STATE_DIR": str(folder / "state")},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.root
+def test_output_is_passed_on_and_the_outcome_is_on_stderr(tmp_path: Path) -> None:
+    """Stdout is the program's own; how it ended and what it cost is one line on stderr."""
+    result = execute(tmp_path, "print(input()[::-1])", "--stdin", "-", stdin="abc")
+    assert (result.returncode, result.stdout) == (0, "cba\n")
+    assert "success: python" in result.stderr
+
+
+@pytest.mark.root
+def test_failure_is_exit_code_6_with_stderr_passed_on(tmp_path: Path) -> None:
+    """A program that raises is exit code 6, its traceback comes through."""
+    result = execute(tmp_path, "raise SystemExit('no luck')")
+    assert (result.returncode, result.stdout) == (6, "")
+    assert "no luck" in result.stderr
+    assert "nonzero_exit 1" in result.stderr
+
+
+@pytest.mark.root
+def test_json_holds_everything(tmp_path: Path) -> None:
+    """With --json the whole result is one document, the guarantees among it."""
+    result = execute(
+        tmp_path, "import sys; sys.stdout.buffer.write(b'\\xff'); print('e', file=sys.stderr)", "--json"
+    )
+    body = json.loads(result.stdout)
+    assert (result.returncode, body["status"], body["stdout"]["base64"]) == (0, "success", "/w==")
+    assert body["guarantees"]["backend"] == "slot"
+    assert "memory" in body["guarantees"]["enforced"]
+
+
+@pytest.mark.root
+def test_time_limit_is_the_flags(tmp_path: Path) -> None:
+    """--timeout-s ends the program and is told as the timeout that it is."""
+    result = execute(tmp_path, "while True: pass", "--timeout-s", "0.5", "--json")
+    assert (result.returncode, json.loads(result.stdout)["status"]) == (6, "timeout")
+
+
+@pytest.mark.bubblewrap
+def test_missing_guarantees_must_be_accepted_by_name(tmp_path: Path) -> None:
+    """A back end that cannot enforce everything is refused with the flag that accepts it, and then works."""
+    refused = execute(tmp_path, "print(1)", "--backend", "bubblewrap")
+    assert (refused.returncode, "--allow-degraded" in refused.stderr, refused.stdout) == (5, True, "")
+    accepted = execute(tmp_path, "print(1)", "--backend", "bubblewrap", "--allow-degraded", "all")
+    assert (accepted.returncode, accepted.stdout) == (0, "1\n")
+    assert "not enforced: memory" in accepted.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--language", "cobol"), "expected one of python"),
+        (("--env", "X"), "expected NAME=VALUE"),
+        (("--runtime", "2.7"), "2.7"),
+        (("--timeout-s", "0"), "not in the range"),
+        (("--timeout-s", "301"), "not in the range"),
+        (("--option", "colour=red"), "colour"),
+    ],
+)
+@pytest.mark.root
+def test_wrong_requests_are_usage_errors(tmp_path: Path, arguments: tuple[str, ...], expected: str) -> None:
+    """What cannot be run is refused with exit code 2, and nothing runs."""
+    result = execute(tmp_path, "print(1)", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert expected in result.stderr
