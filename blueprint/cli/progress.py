@@ -1,8 +1,10 @@
 """Shows how a build of the language tree goes on: a bar with a rate on a terminal, plain lines elsewhere.
 
-Invariant: nothing is drawn within the first second, and nothing but whole lines off a terminal.
+Invariant: nothing is drawn within the first second, and nothing but whole lines off a terminal; a phase that
+reports nothing for long is still heard of.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -29,7 +31,7 @@ from sandbox.rootfs.progress import BuildStep
 __all__ = ["BuildProgress"]
 
 _QUIET_S: Final = 1.0
-_LINE_EVERY_S: Final = 15.0
+_LINE_EVERY_S: Final = 10.0
 
 
 class BuildProgress:
@@ -38,28 +40,50 @@ class BuildProgress:
     Args:
         console: where to draw, standard error.
         clock: seconds that never go back.
+        line_every_s: off a terminal, how long a phase may go on without a line.
     """
 
-    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        line_every_s: float = _LINE_EVERY_S,
+    ) -> None:
         self._console = console
         self._clock = clock
+        self._line_every_s = line_every_s
+        self._lock = threading.Lock()
+        self._left = threading.Event()
+        self._heart: threading.Thread | None = None
         self._began = clock()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._unit = ""
         self._last_line = 0.0
         self._phase = ""
+        self._phase_began = 0.0
 
     def __enter__(self) -> Self:
+        if not self._console.is_terminal:  # there, a bar with a clock moves by itself
+            self._heart = threading.Thread(target=self._beat, daemon=True)
+            self._heart.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left.set()
+        if self._heart is not None:
+            self._heart.join()
         self._stop()
 
     def __call__(self, step: BuildStep) -> None:
         """Show one report."""
+        with self._lock:
+            self._show(step)
+
+    def _show(self, step: BuildStep) -> None:
         if step.is_finished:
             self._stop()
             self._console.print(Text(f"  {step.phase}: {step.message} ({time_text(step.elapsed_s)})"))
@@ -70,12 +94,24 @@ class BuildProgress:
             self._line(step)
 
     def _line(self, step: BuildStep) -> None:
-        """Say at the start of a phase what is done, then every fifteen seconds how far it is."""
+        """Say at the start of a phase what is done, then now and then how far it is."""
         now = self._clock()
-        if step.phase == self._phase and now - self._last_line < _LINE_EVERY_S:
+        if step.phase != self._phase:
+            self._phase_began = now
+        elif now - self._last_line < self._line_every_s:
             return
         self._phase, self._last_line = step.phase, now
         self._console.print(Text(f"  {step.phase}: {step.message}{_how_far(step)}"))
+
+    def _beat(self) -> None:
+        """Runs in a thread: say that a phase goes on when it has not said so itself."""
+        while not self._left.wait(self._line_every_s / 2):
+            with self._lock:
+                now = self._clock()
+                if self._phase and now - self._last_line >= self._line_every_s:
+                    self._last_line = now
+                    elapsed = time_text(now - self._phase_began)
+                    self._console.print(Text(f"  {self._phase}: still going on after {elapsed}"))
 
     def _draw(self, step: BuildStep) -> None:
         if self._clock() - self._began < _QUIET_S:

@@ -1,6 +1,8 @@
 """Progress of a build: bars on a terminal after a second, whole lines elsewhere."""
 
 import io
+import threading
+import time
 
 from rich.console import Console
 
@@ -39,7 +41,7 @@ def shown(*, terminal: bool) -> tuple[io.StringIO, BuildProgress, Clock]:
     return stream, BuildProgress(Console(file=stream, force_terminal=terminal, width=120), clock=clock), clock
 
 
-def test_off_a_terminal_each_phase_is_a_line_and_repeats_only_after_fifteen_seconds() -> None:
+def test_off_a_terminal_each_phase_is_a_line_and_repeats_only_after_ten_seconds() -> None:
     """A log of a build has a line per phase and sparse ones in between, with amount and rate, no escapes."""
     stream, progress, clock = shown(terminal=False)
     with progress:
@@ -51,6 +53,18 @@ def test_off_a_terminal_each_phase_is_a_line_and_repeats_only_after_fifteen_seco
     assert lines == ["  download: fetching (1.0 MiB of 4.0 MiB, 512 KiB/s)"] * 2 + [
         "  download: 388 packages (2.0 s)"
     ]
+
+
+def test_off_a_terminal_a_silent_phase_is_still_heard_of() -> None:
+    """A phase that reports nothing more gets a line with its time, so that nobody takes it for hung."""
+    stream, clock = io.StringIO(), Clock()
+    with BuildProgress(Console(file=stream, width=120), clock=clock, line_every_s=0.01) as progress:
+        progress(step("unpack"))
+        clock.now = 34.0
+        deadline_s = time.monotonic() + 10
+        while "still" not in stream.getvalue() and time.monotonic() < deadline_s:
+            threading.Event().wait(0.001)
+    assert stream.getvalue().splitlines()[1] == "  unpack: still going on after 34.0 s"
 
 
 def test_nothing_is_drawn_in_the_first_second() -> None:
