@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Self
 
 import coincurve
-from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 from typing_extensions import override
 
 from blueprint.errors import ConfigError
@@ -106,6 +105,8 @@ class Signer:
         Raises:
             ConfigError: the file cannot be read, is no version 3 keystore, or the password is wrong.
         """
+        from eth_keyfile.keyfile import decode_keyfile_json  # noqa: PLC0415 - half a second that few pay
+
         text = _read_private(path, what="keystore")
         try:
             keystore = json.loads(text)
@@ -135,6 +136,8 @@ class Signer:
         Raises:
             ConfigError: the password is empty, the file exists, or it cannot be written; nothing is left.
         """
+        from eth_keyfile.keyfile import create_keyfile_json  # noqa: PLC0415 - half a second that few pay
+
         if not password:
             raise ConfigError("keystore password: expected at least one character")
         keystore = create_keyfile_json(self._key.secret, password.encode(), version=_KEYSTORE_VERSION)
