@@ -54,7 +54,7 @@ library ExecuteJob {
         uint32 processes;
     }
 
-    /// @param language Its lower-case name: python, javascript, typescript, go, rust, c, cpp, java.
+    /// @param language Its lower-case name: python, javascript, typescript, java, go, cpp, php, swift.
     /// @param runtime A version of it, exact or a prefix.
     /// @param entryPoint The path of the file that is started.
     struct Request {
