@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.backends.bubblewrap_command import find_bubblewrap
+from sandbox.errors import SandboxUnavailableError
 from sandbox.rootfs import find_tree
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -21,13 +23,22 @@ def state_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "tee-job-node"
 
 
+def has_bubblewrap() -> bool:
+    """Say whether the unprivileged back end finds its program."""
+    try:
+        find_bubblewrap()
+    except SandboxUnavailableError:
+        return False
+    return True
+
+
 # marker -> (can it run here, the reason to print where it cannot)
 REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "tree": (lambda: find_tree(state_dir()) is not None, "needs the language tree"),
     "anvil": (lambda: ANVIL.exists() or shutil.which("anvil") is not None, "needs anvil"),
     "node": (lambda: shutil.which("npm") is not None, "needs Node.js and npm"),
-    "bubblewrap": (lambda: shutil.which("bwrap") is not None, "needs bubblewrap: apt-get install bubblewrap"),
+    "bubblewrap": (has_bubblewrap, "needs bubblewrap"),
 }
 
 

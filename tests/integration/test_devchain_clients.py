@@ -80,7 +80,7 @@ async def test_web3_works_over_websocket(chain: Chain) -> None:
 @pytest.mark.node
 @pytest.mark.skipif(
     not CAST.exists() and shutil.which("cast") is None,
-    reason="needs cast: npm install --prefix contracts @foundry-rs/cast",
+    reason="needs cast: npm ci --prefix contracts",
 )
 async def test_cast_works() -> None:
     """Foundry's cast asks for the block number, sends a transfer, and calls."""
