@@ -6,7 +6,6 @@ Invariant: it succeeds only when every answer is there and right, and it always 
 import asyncio
 import os
 import secrets
-import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from blueprint.cli.exits import ExitCode
 from blueprint.cli.outcome import time_text
 from blueprint.cli.runtimes import build
 from blueprint.cli.sandboxes import choose_tree
+from blueprint.cli.scratch import scratch_folder
 from blueprint.cli.session import Session, node_command
 from blueprint.cli.signals import StopSignals
 from blueprint.types import Address, CallKey
@@ -133,7 +133,7 @@ async def _until_stopped(session: Session, narrator: Narrator, plan: _Plan, *, u
 
 async def _demonstrate(session: Session, narrator: Narrator, plan: _Plan, *, use_anvil: bool) -> int:
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blueprint-demo-")))
+        folder = stack.enter_context(scratch_folder("blueprint-demo-"))
         stage = await _set_up(stack, session, narrator, plan, folder=folder, use_anvil=use_anvil)
         rows, contract_answer = await _run_cases(narrator, plan, stage)
         narrator.say("stopping node and chain")

@@ -87,13 +87,16 @@ def bootstrap(recipe: Recipe, root: Path, workspace: Path, reporter: Reporter) -
         f"--architectures={recipe.architecture}",
         *(f"--aptopt={option}" for option in options),
         *(f"--dpkgopt=path-exclude={path}" for path in EXCLUDED),
+        "--dpkgopt=force-unsafe-io",  # the finished tree is synced once, before it gets its name
         f"--setup-hook={SETUP}",
         f"--include={','.join(recipe.packages)}",
     ]
     log = BootstrapLog(reporter)
     if is_root():
         target = ["--mode=root", "--format=directory", recipe.suite, str(root), str(sources)]
-        finished = run_streaming(leashed([*argv, *target]), log.read)
+        # What mmdebstrap keeps in TMPDIR stays behind when it is killed; here the next builder removes it.
+        environment = os.environ | {"TMPDIR": str(workspace)}
+        finished = run_streaming(leashed([*argv, *target]), log.read, env=environment)
     else:
         finished = _unpack_as_user(
             [*argv, "--mode=unshare", "--format=tar", recipe.suite, "-", str(sources)], root, log
