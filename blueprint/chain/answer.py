@@ -4,10 +4,8 @@ Source of the rule: JSON-RPC 2.0, Ethereum JSON-RPC specification, RFC 9110 (sta
 Invariant: an answer that cannot be understood is an ``RpcError`` that names the end point and quotes it.
 """
 
-import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +14,7 @@ from blueprint.chain.endpoint import Endpoint
 from blueprint.chain.reverts import decode_revert
 from blueprint.chain.wire import JsonValue
 from blueprint.errors import ChainError, RevertedError, RpcError
+from blueprint.foreign_json import parse_json
 
 __all__ = [
     "Answer",
@@ -30,7 +29,6 @@ __all__ = [
 ]
 
 _MAX_RETRY_AFTER_S = 3600.0
-_MAX_RECURSION = 1000
 _SERVER_FAILURES = 500
 _REVERT_CODE = 3
 _REVERT_WORDS = re.compile(r"\brevert(ed)?\b", re.IGNORECASE)
@@ -133,7 +131,7 @@ def decode_message(endpoint: Endpoint, content: bytes | str) -> Answer | list[An
         RpcError: it is not JSON, or JSON of another shape.
     """
     try:
-        message = _load(content)
+        message = parse_json(content)
     except (ValueError, RecursionError) as exc:
         raise _not_json_rpc(endpoint, content, "not JSON") from exc
     if isinstance(message, dict):
@@ -143,19 +141,6 @@ def decode_message(endpoint: Endpoint, content: bytes | str) -> Answer | list[An
         if len(answers) == len(message):
             return answers
     raise _not_json_rpc(endpoint, content, "not a JSON-RPC message")
-
-
-def _load(content: bytes | str) -> JsonValue:
-    # SECURITY: the parser recurses in C for each bracket and stops at the interpreter's limit, which py-evm
-    # raises for the whole process to where the C stack overflows first: a stranger's brackets would kill the
-    # node (test_deep_nesting_is_refused_where_a_library_raised_the_recursion_limit).
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(min(limit, _MAX_RECURSION))
-    try:
-        value: JsonValue = json.loads(content)
-    finally:
-        sys.setrecursionlimit(limit)
-    return value
 
 
 def status_error(

@@ -5,9 +5,8 @@ Invariant: what an end point answers is parsed here exactly once; a value of the
 ``RpcError`` that quotes it, so a broken end point is never mistaken for an empty chain.
 """
 
-from typing import TypeAlias
-
 from blueprint.errors import RpcError
+from blueprint.foreign_json import JsonValue
 from blueprint.types import Address, Hash
 
 __all__ = [
@@ -21,8 +20,6 @@ __all__ = [
     "to_hex",
     "to_quantity",
 ]
-
-JsonValue: TypeAlias = bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"] | None
 
 _QUOTED = 60
 _HASH_BYTES = 32

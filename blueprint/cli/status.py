@@ -1,6 +1,5 @@
 """``blueprint status``: how the node is doing, from its HTTP server and its journal."""
 
-import json
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ from rich.table import Table
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.session import Session, node_command, printable
 from blueprint.errors import JournalError
+from blueprint.foreign_json import parse_json
 from blueprint.store.reader import count_calls
 
 __all__ = ["command"]
@@ -42,8 +42,9 @@ def command(session: Session, *, url: str | None) -> int:
 def _ask(address: str) -> dict[str, Any] | None:
     """Return what ``/readyz`` says, or None when nobody answers there."""
     try:
-        body = httpx.get(f"{address}/readyz", timeout=_TIMEOUT_S, trust_env=False).json()
-    except (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, UnicodeDecodeError):
+        answer = httpx.get(f"{address}/readyz", timeout=_TIMEOUT_S, trust_env=False)
+        body = parse_json(answer.content)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
     return body if isinstance(body, dict) else None
 

@@ -26,6 +26,7 @@ OUT = ".js"
 # that is not indented; where that guess is wrong, the option ``module`` decides.
 _ONLY_IN_ES_MODULES = re.compile(rb"\bimport\.meta\b|^(?:[^\s/*].*?)?\bawait\b", re.MULTILINE)
 _INSIDE_FUNCTION = re.compile(rb"\basync\b|=>")
+_MAX_BRACKETS = 1000
 COMPILED_SUFFIX = {".ts": ".js", ".mts": ".mjs", ".cts": ".cjs"}
 
 
@@ -89,9 +90,13 @@ def _awaits_outside_functions(source: bytes) -> bool:
 
 
 def _package_type(content: bytes) -> str:
+    # SECURITY: the parser recurses in C for each bracket, and a library may have raised the interpreter's
+    # limit to where the C stack overflows first; test_a_package_file_of_brackets_ends_nothing
+    if content.count(b"[") + content.count(b"{") > _MAX_BRACKETS:
+        return ""
     try:
         package = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""  # Node.js reports the broken file in its own words
     return str(package.get("type", "")) if isinstance(package, dict) else ""
 

@@ -1,6 +1,7 @@
 """How each language turns a request into stages."""
 
 import re
+import sys
 
 import pytest
 
@@ -293,6 +294,19 @@ def test_typescript_module_option_and_package_decide_before_the_source() -> None
     files = {"main.ts": "await 1;", "package.json": '{"type": "commonjs"}'}
     assert b"commonjs" in plan("typescript", files, entry_point="main.ts").files[0].content
     assert b'"module"' in plan("typescript", files, entry_point="main.ts", module="esm").files[0].content
+
+
+@pytest.mark.parametrize("limit", [1_000, 1_000_000])
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"type":' * 900 + "1" + "}" * 900], ids=["many", "deep"])
+def test_a_package_file_of_brackets_ends_nothing(limit: int, content: str) -> None:
+    """A package.json that nests without end is Node.js's to complain of, whatever the recursion limit is."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit)
+    try:
+        planned = plan("typescript", {"main.ts": "", "package.json": content}, entry_point="main.ts")
+    finally:
+        sys.setrecursionlimit(before)
+    assert b"commonjs" in planned.files[0].content
 
 
 def test_typescript_project_file_is_respected() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from blueprint.chain.devchain.engine import Engine
 from blueprint.chain.devchain.errors import INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, JsonRpcError
 from blueprint.chain.devchain.session import Session
+from blueprint.foreign_json import parse_json
 
 __all__ = ["MAX_BATCH", "answer"]
 
@@ -22,7 +23,7 @@ async def answer(engine: Engine, payload: str | bytes, session: Session | None) 
     ``session`` is None where nothing can be pushed to the client (HTTP).
     """
     try:
-        message: object = json.loads(payload)
+        message: object = parse_json(payload)
     except (ValueError, RecursionError) as exc:
         return json.dumps(_failure(None, JsonRpcError(PARSE_ERROR, f"parse error: {exc}")))
     if not isinstance(message, list):
