@@ -18,14 +18,14 @@ from pathlib import Path
 from sandbox.backends.backend import Backend, StageOrder, StageOutcome
 from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import PACKAGE_PARENT, SlotBackend
-from sandbox.errors import SandboxError
+from sandbox.errors import SandboxError, SandboxUnavailableError
 from sandbox.kernel.grouptree import find_group_tree
 from sandbox.kernel.mounts import new_tmpfs
 from sandbox.kernel.seccomp import compile_filter
 from sandbox.request import Limits
 from sandbox.tree import LanguageTree
 
-__all__ = ["Finding", "Level", "check"]
+__all__ = ["Finding", "Level", "check", "prove"]
 
 CONTAINER_FIX = "in a container: --privileged, or --cap-add SYS_ADMIN with seccomp and AppArmor unconfined"
 TRIAL_TIMEOUT_S = 20.0
@@ -78,6 +78,24 @@ async def check() -> list[Finding]:
     if any(finding.level == Level.MISSING for finding in findings):
         return findings
     return [*findings, *(await _trials(SlotBackend))]
+
+
+async def prove(backend: Backend, tree: LanguageTree) -> None:
+    """Run one small program in a sandbox, so that a service does not start where every program would fail.
+
+    Raises:
+        SandboxUnavailableError: it did not run; the message says at what it failed.
+    """
+    try:
+        sandbox = await backend.open(tree, TRIAL_LIMITS, f"prove-{uuid.uuid4().hex}")
+        try:
+            outcome = await sandbox.run(_order("echo ready"))
+        finally:
+            await sandbox.destroy()
+    except SandboxError as exc:
+        raise SandboxUnavailableError(f"a trial program cannot run under {backend.name}: {exc}") from exc
+    if outcome.stdout.data.strip() != b"ready":
+        raise SandboxUnavailableError(f"a trial program failed under {backend.name}: {_seen(outcome)}")
 
 
 async def _check_without_root() -> list[Finding]:
@@ -163,19 +181,29 @@ async def _try(backend: Backend, trial: "Trial") -> Finding:
         return Finding(name=trial.name, level=Level.WEAK, detail=why_not, fix=fix)
     tree = LanguageTree(path=Path("/"), digest="0" * 64, kind="host", runtimes=())
     sandbox = await backend.open(tree, TRIAL_LIMITS, f"check-{uuid.uuid4().hex}")
-    order = StageOrder(
-        name="run", argv=("/bin/sh", "-c", trial.script), env={"PATH": "/usr/bin:/bin"}, limits=TRIAL_LIMITS,
-        tasks_max=64, counts_processes_exactly=True,
-    )  # fmt: skip
     try:
-        outcome = await sandbox.run(order)
+        outcome = await sandbox.run(_order(trial.script))
     finally:
         await sandbox.destroy()
     if trial.holds(outcome):
         return Finding(name=trial.name, level=Level.OK, detail=f"holds in a trial under {backend.name}")
-    seen = (outcome.stdout.data + outcome.stderr.data).decode(errors="replace").strip()[:200]
-    detail = f"exit code {outcome.exit_code}, signal {outcome.signal}, printed {seen!r}"
-    return Finding(name=trial.name, level=Level.MISSING, detail=detail, fix=CONTAINER_FIX)
+    return Finding(name=trial.name, level=Level.MISSING, detail=_seen(outcome), fix=CONTAINER_FIX)
+
+
+def _order(script: str) -> StageOrder:
+    return StageOrder(
+        name="run",
+        argv=("/bin/sh", "-c", script),
+        env={"PATH": "/usr/bin:/bin"},
+        limits=TRIAL_LIMITS,
+        tasks_max=64,
+        counts_processes_exactly=True,
+    )
+
+
+def _seen(outcome: StageOutcome) -> str:
+    printed = (outcome.stdout.data + outcome.stderr.data).decode(errors="replace").strip()[:200]
+    return f"exit code {outcome.exit_code}, signal {outcome.signal}, printed {printed!r}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from blueprint.cli.answer import read_answer, status_name
 from blueprint.cli.chain import CALLER, OPERATOR, deploy_on, opened_chain
 from blueprint.cli.demo_consumer import ContractAnswer, ask_contract
 from blueprint.cli.demo_node import NodeProcess, running_node
-from blueprint.cli.demo_view import Narrator, Row, result_table, row_json
+from blueprint.cli.demo_view import Narrator, ResultTable, Row, row_json
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.outcome import time_text
 from blueprint.cli.runtimes import build
@@ -247,4 +247,4 @@ def _show(
         "is_right": not wrong and contract_answer.is_right,
     }
     style = "bold red" if not body["is_right"] else "bold yellow" if unproved else "bold green"
-    narrator.show(body, Group(Text(""), result_table(rows), Text(""), Text(text, style=style)))
+    narrator.show(body, Group(Text(""), ResultTable(rows), Text(""), Text(text, style=style)))

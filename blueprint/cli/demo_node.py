@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from blueprint.cli.exits import ExitCode
 from blueprint.errors import BlueprintError
+from sandbox.errors import SandboxUnavailableError
 
 __all__ = ["NodeProcess", "running_node"]
 
@@ -58,6 +60,7 @@ async def running_node(arguments: Sequence[str], *, key: bytes, folder: Path) ->
 
     Raises:
         BlueprintError: it does not start; the message holds its last words.
+        SandboxUnavailableError: it does not start because nothing here can isolate programs.
     """
     log = folder / "node.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BLUEPRINT_")}
@@ -89,7 +92,10 @@ async def _read_facts(process: asyncio.subprocess.Process, log: Path) -> dict[st
         ) from error
     facts = json.loads(line) if line else {"error": _last_words(log)}
     if "error" in facts:
-        raise BlueprintError(f"the node did not start: {facts['error']}")
+        message = f"the node did not start: {facts['error']}"
+        if facts.get("exit_code") == ExitCode.SANDBOX_UNAVAILABLE:
+            raise SandboxUnavailableError(message)
+        raise BlueprintError(message)
     assert isinstance(facts, dict)
     return facts
 

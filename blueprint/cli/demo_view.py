@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich._export_format import CONSOLE_SVG_FORMAT
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -23,11 +23,18 @@ from blueprint.cli.outcome import size_text, time_text
 from blueprint.cli.session import Session, printable
 from jobs.execute_codec import ExecuteResult
 
-__all__ = ["Narrator", "Row", "result_table", "row_json"]
+__all__ = ["Narrator", "ResultTable", "Row", "row_json"]
 
 _RECORDED_WIDTH = 150
 _MICRO = 1_000_000
 _OUTPUT_COLUMNS = 44
+_WIDE_COLUMNS = 120
+_COLUMNS = (
+    *("program", "version", "status", "output", "wall", "CPU", "peak memory", "transaction", "block"),
+    "verdict",
+)
+_NUMBERS = frozenset({"wall", "CPU", "peak memory", "block"})
+_ONLY_WIDE = frozenset({"version", "CPU", "transaction", "block"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,19 +86,30 @@ class Narrator:
         self._record.save_svg(str(path), title="blueprint demo", code_format=template, unique_id="demo")
 
 
-def result_table(rows: Sequence[Row]) -> Table:
-    """Return the table of all answers."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("program", "version", "status", "output"):
-        table.add_column(name)
-    for name in ("wall", "CPU", "peak memory"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("transaction", no_wrap=True)
-    table.add_column("block", justify="right")
-    table.add_column("verdict")
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
+@dataclass(frozen=True, slots=True)
+class ResultTable:
+    """The table of all answers; below 120 columns the least important of its own are left out."""
+
+    rows: Sequence[Row]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table for the width that there is."""
+        is_wide = options.max_width >= _WIDE_COLUMNS
+        shown = [name for name in _COLUMNS if is_wide or name not in _ONLY_WIDE]
+        table = Table(box=None, pad_edge=False, header_style="bold", expand=not is_wide)
+        for name in shown:
+            table.add_column(
+                name,
+                justify="right" if name in _NUMBERS else "left",
+                no_wrap=not is_wide or name in {*_NUMBERS, "transaction"},
+                ratio=1 if name == "output" and not is_wide else None,
+            )
+        for row in self.rows:
+            cells = dict(zip(_COLUMNS, _cells(row), strict=True))
+            if not is_wide and row.verdict.is_right and row.verdict.is_enforced:
+                cells["verdict"] = Text("right", style="green")
+            table.add_row(*(cells[name] for name in shown))
+        yield table
 
 
 def row_json(row: Row) -> dict[str, Any]:

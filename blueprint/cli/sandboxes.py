@@ -15,6 +15,7 @@ from blueprint.settings import Settings
 from sandbox.backends.backend import Backend
 from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
+from sandbox.check import prove
 from sandbox.errors import SandboxUnavailableError
 from sandbox.executor import CodeExecutor, Executor
 from sandbox.languages import LANGUAGES, find
@@ -90,6 +91,15 @@ def choose_backend(settings: Settings) -> Backend:
     return backend
 
 
+async def _prove(backend: Backend, tree: LanguageTree) -> None:
+    """Refuse to open where no program could run: a node would answer every call with a system error."""
+    try:
+        await prove(backend, tree)
+    except SandboxUnavailableError as error:
+        await backend.aclose()
+        raise SandboxUnavailableError(f"{error}. To find out what is missing: blueprint doctor") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedSandbox:
     """An executor that is ready, and what stands behind it."""
@@ -109,11 +119,12 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
 
     Raises:
         RequestError: no language has one of the names.
-        SandboxUnavailableError: as `choose_tree` and `choose_backend` say.
+        SandboxUnavailableError: as `choose_tree` and `choose_backend` say, or no program can run here.
     """
     settings = session.settings
     tree = choose_tree(session, languages)
     backend = choose_backend(settings)
+    await _prove(backend, tree)
     offered = {find(name).name for name in settings.languages} or set(LANGUAGES)
     executor = CodeExecutor(
         tree,
