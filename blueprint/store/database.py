@@ -8,7 +8,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, Self
 
@@ -18,6 +18,7 @@ from blueprint.store.schema import SCHEMA, SCHEMA_VERSION
 __all__ = ["Database", "translated"]
 
 _BUSY_TIMEOUT_S: Final = 5.0
+_LARGEST_LOG_BYTES: Final = 64 * 1024 * 1024
 _PRIMARY_CODE: Final = 0xFF  # the low byte of an extended result code (SQLite, "Result and Error Codes")
 
 _ADVICE: Final[dict[int, str]] = {
@@ -106,12 +107,13 @@ class Database:
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file; takes milliseconds and may be called from a thread."""
-        with translated(self.path):
-            connection = connect(self.path)
-            try:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            finally:
-                connection.close()
+        with translated(self.path), closing(connect(self.path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            log = self.path.with_name(f"{self.path.name}-wal")
+            if log.exists() and log.stat().st_size > _LARGEST_LOG_BYTES:
+                # Under steady writing the log never runs empty by itself. This keeps writers waiting, but
+                # only for what was written since the line above.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the file and give up the lock; a second call does nothing."""

@@ -211,6 +211,19 @@ async def test_a_full_disk_fails_the_output_that_it_cannot_keep(small_disk: Path
         assert [again.inputs for again in journal.claim(1)] == [b"first"]
 
 
+async def test_the_write_ahead_log_is_folded_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maintenance keeps the log from growing without end, and nothing is lost by it."""
+    monkeypatch.setattr("blueprint.store.database._LARGEST_LOG_BYTES", 100_000)
+    with open_journal(path) as journal:
+        for number in range(1, 30):
+            journal.apply(update(number, *(os.urandom(2_000) for _ in range(20))))
+        log = path.with_name("journal.db-wal")
+        before = log.stat().st_size
+        await journal.maintain()
+        assert before > 100_000 > log.stat().st_size
+        assert journal.counts()[CallState.SEEN] == 20
+
+
 async def test_the_command_line_reads_beside_the_node(path: Path) -> None:
     """Lists, counts and single calls are read while the journal is open elsewhere."""
     with open_journal(path) as journal:
