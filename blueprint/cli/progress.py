@@ -51,6 +51,7 @@ class BuildProgress:
         line_every_s: float = _LINE_EVERY_S,
     ) -> None:
         self._console = console
+        self._can_draw = console.is_terminal and not console.is_dumb_terminal
         self._clock = clock
         self._line_every_s = line_every_s
         self._lock = threading.Lock()
@@ -65,7 +66,7 @@ class BuildProgress:
         self._phase_began = 0.0
 
     def __enter__(self) -> Self:
-        if not self._console.is_terminal:  # there, a bar with a clock moves by itself
+        if not self._can_draw:  # there, a bar with a clock moves by itself
             self._heart = threading.Thread(target=self._beat, daemon=True)
             self._heart.start()
         return self
@@ -88,7 +89,7 @@ class BuildProgress:
             self._stop()
             self._console.print(Text(f"  {step.phase}: {step.message} ({time_text(step.elapsed_s)})"))
             self._phase = ""
-        elif self._console.is_terminal:
+        elif self._can_draw:
             self._draw(step)
         else:
             self._line(step)

@@ -35,10 +35,11 @@ def step(
     )
 
 
-def shown(*, terminal: bool) -> tuple[io.StringIO, BuildProgress, Clock]:
+def shown(*, terminal: bool, kind: str = "xterm") -> tuple[io.StringIO, BuildProgress, Clock]:
     """Return a progress over a console that writes into memory."""
     stream, clock = io.StringIO(), Clock()
-    return stream, BuildProgress(Console(file=stream, force_terminal=terminal, width=120), clock=clock), clock
+    console = Console(file=stream, force_terminal=terminal, width=120, _environ={"TERM": kind})
+    return stream, BuildProgress(console, clock=clock), clock
 
 
 def test_off_a_terminal_each_phase_is_a_line_and_repeats_only_after_ten_seconds() -> None:
@@ -86,3 +87,12 @@ def test_on_a_terminal_a_bar_appears_and_is_taken_away() -> None:
         progress(step("unpack", "all", finished=True))
     assert "unpack: gcc" in stream.getvalue()
     assert stream.getvalue().rstrip().endswith("unpack: all (2.0 s)")
+
+
+def test_terminal_that_cannot_move_its_cursor_gets_lines() -> None:
+    """Where nothing can be drawn, as in an editor's shell, progress is told in lines."""
+    stream, progress, clock = shown(terminal=True, kind="dumb")
+    with progress:
+        clock.now = 2.0
+        progress(step("unpack", "gcc", done=1024 * 1024))
+    assert stream.getvalue() == "  unpack: gcc (1.0 MiB of 4.0 MiB, 512 KiB/s)\n"
