@@ -133,6 +133,7 @@ class Node:
         self._cursor = self._journal.cursor()
         self._submitter.advance(-1 if self._cursor is None else self._cursor, is_fork=True)
         _log.info("node_started", cursor=self._cursor, calls=_named(self._journal.counts()))
+        ended_by: ExceptionGroup[Exception] | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 listening = group.create_task(self._listener.run(self._apply), name="listener")
@@ -144,10 +145,12 @@ class Node:
                 group.create_task(self._end(listening, others), name="stopping")
         except* _Aborted:
             _log.warning("node_aborted", running=len(self._tasks))
-        except* Exception as failures:
-            raise _first(failures) from failures
+        except* Exception as failures:  # noqa: BLE001 - raised below: Python 3.11.2 would wrap what is raised here
+            ended_by = failures
         finally:
             self._is_running = False
+        if ended_by is not None:
+            raise _first(ended_by) from ended_by
         _log.info("node_stopped", calls=_named(self._journal.counts()))
 
     def request_stop(self) -> None:
