@@ -168,7 +168,7 @@ async def test_daemon_does_not_outlive_its_program() -> None:
 
 async def test_memory_is_watched() -> None:
     """A program that takes more memory than it may is killed, and the status says why."""
-    code = "import time\nkeep = []\nwhile True:\n    keep.append(bytearray(b'x') * 4_000_000); time.sleep(0.005)"
+    code = "import time\nkeep = []\nwhile True: keep.append(bytearray(b'x') * 4_000_000); time.sleep(0.005)"
     result = await execute(python_request(code))
     assert result.status is ExecutionStatus.MEMORY_LIMIT
     assert LimitKind.MEMORY in result.limits_hit
