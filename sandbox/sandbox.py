@@ -12,8 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sandbox.backends.backend import Backend, BoxUsage, Sandbox, StageOrder, StageOutcome
-from sandbox.errors import RequestError
-from sandbox.kernel.files import CollectBounds, CollectionError, collect, has_file_of_size, lay_down
+from sandbox.errors import RequestError, SystemFailureError
+from sandbox.kernel.files import (
+    OUR_SHORTAGES,
+    CollectBounds,
+    CollectionError,
+    collect,
+    has_file_of_size,
+    lay_down,
+)
 from sandbox.languages.language import Plan, Stage
 from sandbox.request import ExecutionRequest, Limits
 from sandbox.result import (
@@ -127,17 +134,26 @@ async def _with_folder(sandbox: Sandbox, work: Callable[[int], Result], folder: 
 
     The thread owns its descriptor: when the caller is cancelled and the sandbox destroyed meanwhile, the
     number cannot come to mean another sandbox's folder.
+
+    Raises:
+        OSError: as ``work`` says, or the program has closed the folder to us.
+        SystemFailureError: this process or this machine has run out of something.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    folder_fd = os.open(folder, flags, dir_fd=sandbox.files_fd)
+    try:
+        folder_fd = os.open(folder, flags, dir_fd=sandbox.files_fd)
 
-    def call() -> Result:
-        try:
-            return work(folder_fd)
-        finally:
-            os.close(folder_fd)
+        def call() -> Result:
+            try:
+                return work(folder_fd)
+            finally:
+                os.close(folder_fd)
 
-    return await asyncio.to_thread(call)
+        return await asyncio.to_thread(call)
+    except OSError as exc:
+        if exc.errno in OUR_SHORTAGES:
+            raise SystemFailureError(f"the files of a sandbox cannot be reached: {exc}") from exc
+        raise
 
 
 async def _fill(sandbox: Sandbox, files: list[tuple[str, bytes]]) -> None:
@@ -175,7 +191,7 @@ async def _collect(
 ) -> None:
     try:
         found = await _with_folder(sandbox, lambda folder_fd: collect(folder_fd, paths, bounds))
-    except CollectionError as exc:
+    except (CollectionError, OSError) as exc:  # without root, a program can close /work to us
         progress.message = progress.message or f"the outputs were not collected: {exc}"
         return
     progress.files = tuple(

@@ -83,6 +83,7 @@ class BubblewrapStage:
         self._peak = Look(processes=0, anonymous_bytes=0, user_time_s=0.0, system_time_s=0.0)
         self._init_pid = 0
         self._init_fd = -1
+        self._captures: Sequence[Capture] = ()
 
     async def run(self, argv: Sequence[str], guarantees: Guarantees) -> StageOutcome:
         """Run the command to its end.
@@ -96,6 +97,7 @@ class BubblewrapStage:
         stderr_out, stderr_in = os.pipe()
         keep = self._order.limits.output_bytes
         stdout, stderr = Capture(stdout_out, keep_bytes=keep), Capture(stderr_out, keep_bytes=keep)
+        self._captures = (stdout, stderr)
         os.set_blocking(stdin_in, False)
         try:
             child = subprocess.Popen(  # noqa: ASYNC220 - a millisecond; asyncio's own needs a thread
@@ -188,12 +190,15 @@ class BubblewrapStage:
             system_time_s=max(self._peak.system_time_s, look.system_time_s),
         )
         disk_bytes = box.disk_bytes if box else 0
-        if look.anonymous_bytes + disk_bytes > limits.memory_bytes:
-            self._killed_for = LimitKind.MEMORY
-        elif look.user_time_s + look.system_time_s > limits.cpu_time_s:
-            self._killed_for = LimitKind.CPU_TIME
-        elif look.processes > limits.processes:
+        # SECURITY: what is printed with sendfile(2) costs the program nothing, and this process its reading.
+        reading_s = sum(capture.cost_s for capture in self._captures)
+        # Processes first: pages that forked processes share are counted once for each.
+        if look.processes > limits.processes:
             self._killed_for = LimitKind.PROCESSES
+        elif look.anonymous_bytes + disk_bytes > limits.memory_bytes:
+            self._killed_for = LimitKind.MEMORY
+        elif look.user_time_s + look.system_time_s + reading_s > limits.cpu_time_s:
+            self._killed_for = LimitKind.CPU_TIME
 
     def _kill(self, child_fd: int) -> None:
         for descriptor in (self._init_fd, child_fd):

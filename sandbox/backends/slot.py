@@ -2,11 +2,13 @@
 
 Invariant: the service never forks; it executes a launcher with an empty environment and talks to it over one
 socket. The writable file system is a detached mount that exists only as a descriptor: it is in no mount table
-of the host, and closing it destroys it. Each sandbox has a user number of its own on the machine.
+of the host, and closing it destroys it. Each sandbox has two user numbers of its own on the machine: one for
+its program, the next for its init.
 """
 
 import asyncio
 import itertools
+import mmap
 import os
 import socket
 import subprocess
@@ -23,6 +25,7 @@ from sandbox.inside.init import WALLS
 from sandbox.inside.orders import pack
 from sandbox.inside.root import BOX_FOLDERS
 from sandbox.kernel.cgroups import Group
+from sandbox.kernel.files import OUR_SHORTAGES
 from sandbox.kernel.grouptree import GroupTree, find_group_tree
 from sandbox.kernel.mounts import new_tmpfs
 from sandbox.request import Limits
@@ -39,6 +42,7 @@ UID_BASE = 700_000_000
 UID_COUNT = 1_000_000
 END_TIMEOUT_S = 10.0
 REMOVE_TIMEOUT_S = 10.0
+REMOVE_TICK_S = 0.005
 BOX_ROOT_INODES = 1 + len(BOX_FOLDERS)
 ENFORCED = frozenset(
     {
@@ -90,6 +94,8 @@ class SlotBackend:
             files_fd = _make_box(limits, uid)
         except OSError as exc:
             self._used_uids.discard(uid)
+            if exc.errno in OUR_SHORTAGES:
+                raise SystemFailureError(f"a tmpfs cannot be made now: {exc}") from exc
             raise SandboxUnavailableError(
                 f"a tmpfs cannot be made: {exc}; the service needs CAP_SYS_ADMIN and Linux 5.12"
             ) from exc
@@ -114,8 +120,10 @@ class SlotBackend:
         self._used_uids.discard(sandbox.owner_uid)
 
     def _take_uid(self) -> int:
-        for number in itertools.islice(self._next_uids, self._uid_count):
-            uid = self._uid_base + number % self._uid_count
+        """Take the first of two numbers."""
+        pairs = self._uid_count // 2
+        for number in itertools.islice(self._next_uids, pairs):
+            uid = self._uid_base + 2 * (number % pairs)
             if uid not in self._used_uids:
                 self._used_uids.add(uid)
                 return uid
@@ -145,27 +153,12 @@ class SlotSandbox:
         Raises:
             SystemFailureError: it does not.
         """
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        self._channel = ours
-        self._complaints_fd = os.memfd_create("launcher-stderr", os.MFD_CLOEXEC)
-        arguments = [str(theirs.fileno()), str(self.files_fd), str(os.getpid())]
+        layout = replace(layout_of(self._tree), owner_uid=self.owner_uid, init_uid=self.owner_uid + 1)
         try:
-            self._launcher = subprocess.Popen(  # noqa: ASYNC220 - a millisecond; asyncio's own needs a thread
-                [sys.executable, "-I", "-S", "-B", "-c", START, *arguments],
-                env={},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._complaints_fd,
-                pass_fds=(theirs.fileno(), self.files_fd),
-            )
+            self._execute_launcher()
+            folders = self._backend.groups.open_folders()
         except OSError as exc:
             raise SystemFailureError(f"the launcher cannot be started: {exc}") from exc
-        finally:
-            theirs.close()
-        layout = replace(layout_of(self._tree), owner_uid=self.owner_uid)
-        folders = self._backend.groups.open_folders()
         try:
             answer, _ = await self._ask(pack(layout), b"", folders)
         finally:
@@ -175,6 +168,25 @@ class SlotSandbox:
             raise SandboxUnavailableError(
                 f"{answer['error']}; the service needs CAP_SYS_ADMIN and unconfined mounts"
             )
+
+    def _execute_launcher(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._channel = ours
+        arguments = [str(theirs.fileno()), str(self.files_fd), str(os.getpid())]
+        try:
+            self._complaints_fd = os.memfd_create("launcher-stderr", os.MFD_CLOEXEC)
+            self._launcher = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", "-c", START, *arguments],
+                env={},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._complaints_fd,
+                pass_fds=(theirs.fileno(), self.files_fd),
+            )
+        finally:
+            theirs.close()
 
     async def run(self, order: StageOrder) -> StageOutcome:
         """Run one stage in a control group of its own."""
@@ -188,7 +200,7 @@ class SlotSandbox:
             ) from exc
         try:
             task = task_of(order, group, groups.folder_name(name))
-            _limit(group, order, task.processes)
+            _limit(group, order, task.processes, held_bytes=self.usage().disk_bytes)
             answer, raw = await self._ask(pack(task), order.stdin, list(group.folders.values()))
         except BaseException:
             await self._end_launcher()
@@ -200,7 +212,7 @@ class SlotSandbox:
             order, answer, raw, guarantees=Guarantees(backend=self._backend.name, enforced=ENFORCED)
         )
 
-    def usage(self) -> BoxUsage | None:
+    def usage(self) -> BoxUsage:
         """Read how full the tmpfs is."""
         space = os.fstatvfs(self.files_fd)
         return BoxUsage(
@@ -252,12 +264,18 @@ class SlotSandbox:
         await _wait_exit(launcher)
 
     async def _remove_group(self, name: str) -> None:
-        """Remove a group whose processes are dead; the kernel gives its pages back in its own time."""
+        """Remove a group whose processes are dead; a cancellation waits for that."""
         deadline = asyncio.get_running_loop().time() + REMOVE_TIMEOUT_S
+        cancelled: asyncio.CancelledError | None = None
         while not self._backend.groups.remove(name):
             if asyncio.get_running_loop().time() > deadline:
                 raise SystemFailureError(f"the control group {name} cannot be removed")
-            await asyncio.sleep(0.005)
+            try:
+                await asyncio.sleep(REMOVE_TICK_S)
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+        if cancelled is not None:
+            raise cancelled
 
     def _complaints(self) -> str:
         if self._complaints_fd < 0:
@@ -268,7 +286,12 @@ class SlotSandbox:
 async def _wait_exit(launcher: subprocess.Popen[bytes]) -> None:
     """Wait for a process through its pidfd, without a thread; kill it when it does not end by itself."""
     loop = asyncio.get_running_loop()
-    pidfd = os.pidfd_open(launcher.pid)
+    try:
+        pidfd = os.pidfd_open(launcher.pid)
+    except OSError:  # out of descriptors: its channel is closed, so it is ending, and has little to do
+        launcher.kill()
+        launcher.wait()
+        return
     ended = asyncio.Event()
     loop.add_reader(pidfd, ended.set)
     try:
@@ -313,11 +336,16 @@ def _make_box(limits: Limits, uid: int) -> int:
     return files_fd
 
 
-def _limit(group: Group, order: StageOrder, watched_processes: int | None) -> None:
-    """Set the group's bounds; init is not in it, so the bound on tasks is the program's alone."""
+def _limit(group: Group, order: StageOrder, watched_processes: int | None, *, held_bytes: int) -> None:
+    """Set the group's bounds; init is not in it, so the bound on tasks is the program's alone.
+
+    SECURITY: ``held_bytes`` of files are charged to groups of earlier stages, and to the service; they count
+    against this one, or a program would get its memory and its disk (test_files_of_a_stage_...).
+    """
+    memory_bytes = max(mmap.PAGESIZE, order.limits.memory_bytes - held_bytes)
     tasks_max = order.tasks_max if watched_processes is not None else order.limits.processes
     try:
-        group.limit(memory_bytes=order.limits.memory_bytes, tasks_max=tasks_max)
+        group.limit(memory_bytes=memory_bytes, tasks_max=tasks_max)
     except OSError as exc:
         raise SandboxUnavailableError(
             f"a limit cannot be set: {exc}; the memory and pids controllers are needed"

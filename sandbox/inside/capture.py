@@ -5,6 +5,7 @@ Invariant: memory is bounded by what is kept; a full pipe slows a program down, 
 
 import hashlib
 import os
+import time
 
 __all__ = ["Capture"]
 
@@ -18,6 +19,7 @@ class Capture:
         data: the first ``keep_bytes`` bytes.
         size_bytes: how many were printed so far.
         is_open: False after end of file.
+        cost_s: CPU time that reading and digesting has cost this process.
     """
 
     def __init__(self, descriptor: int, *, keep_bytes: int) -> None:
@@ -25,6 +27,7 @@ class Capture:
         self.data = bytearray()
         self.size_bytes = 0
         self.is_open = True
+        self.cost_s = 0.0
         self._keep_bytes = keep_bytes
         self._digest = hashlib.sha256()
         os.set_blocking(descriptor, False)
@@ -33,6 +36,13 @@ class Capture:
         """Read at most one chunk; True when there may be more at once."""
         if not self.is_open:
             return False
+        began_s = time.thread_time()
+        try:
+            return self._read_some()
+        finally:
+            self.cost_s += time.thread_time() - began_s
+
+    def _read_some(self) -> bool:
         try:
             chunk = os.read(self.descriptor, CHUNK_BYTES)
         except BlockingIOError:

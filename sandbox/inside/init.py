@@ -3,14 +3,14 @@
 Invariant: the program is executed only when every wall stood; a step that fails ends the stage with a report
 and nothing has run. Init is outside the stage's control group (the program alone joins it, right before its
 exec), so the interpreter that runs this file distorts neither memory nor task counts, and the group's OOM
-killer does not see it. The program can neither read init (not dumpable) nor signal it (process 1).
+killer does not see it. Init has a user number of its own: the program can neither see, signal, trace, starve
+nor limit it, and so cannot make its own end look like a failure of ours.
 
 Reports are lines on a pipe: ``ready`` (map the user name space, please), ``started <names of walls>``,
 ``exec <errno>``, ``ended <wait status> <minor faults> <major faults> <voluntary switches> <involuntary>``,
 ``failed <text>``.
 """
 
-import contextlib
 import os
 import resource
 import select
@@ -22,7 +22,7 @@ from typing import NoReturn
 from sandbox.inside.orders import StageTask
 from sandbox.inside.root import mount_proc
 from sandbox.kernel.cgroups import Group
-from sandbox.kernel.privileges import die_with_parent, drop_privileges, hide_memory
+from sandbox.kernel.privileges import INIT_ID, INSIDE_ID, die_with_parent, drop_privileges, hide_memory
 from sandbox.kernel.rlimits import apply_rlimits
 from sandbox.kernel.seccomp import install_filter
 from sandbox.kernel.syscalls import (
@@ -93,6 +93,9 @@ def _live(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) ->
     os.setsid()
     sethostname(HOST_NAME)
     mount_proc()
+    # SECURITY: set while this is the machine's root, it is a floor that nobody inside can go below
+    # (test_attack..."OOM score").
+    Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="utf-8")
     os.setgroups([])
     unshare(CLONE_NEWUSER)
     _report(pipes, "ready")
@@ -121,7 +124,9 @@ def _settle(group: Group, program_filter: bytes, pipes: Pipes) -> None:
     for descriptor in (pipes.stdin, pipes.stdout, pipes.stderr):
         os.close(descriptor)
     group.close()
-    drop_privileges()
+    # SECURITY: with the program's own number, prlimit(2) and sched_setscheduler(2) would reach init
+    # (test_attack..."bounds for init").
+    drop_privileges(INIT_ID)
     hide_memory()
     die_with_parent()
     # The launcher may have died before the line above: then its end of the release pipe is closed.
@@ -131,17 +136,10 @@ def _settle(group: Group, program_filter: bytes, pipes: Pipes) -> None:
 
 
 def _reap(program_pid: int) -> int:
-    """Wait until the program ends, kill what it left, and return its wait status."""
+    """Reap until the program ends, and return its wait status; what it left dies with init."""
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == program_pid:
-            break
-    while True:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
             return status
 
 
@@ -149,7 +147,6 @@ def _be_program(task: StageTask, group: Group, program_filter: bytes, pipes: Pip
     """Run as process 2 up to its exec; what goes wrong is written to ``failure``, which exec closes."""
     try:
         os.setsid()
-        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="utf-8")
         if group.version == 1:
             group.join()
         unshare(CLONE_NEWCGROUP)
@@ -161,7 +158,7 @@ def _be_program(task: StageTask, group: Group, program_filter: bytes, pipes: Pip
         os.umask(0o022)
         apply_rlimits(dict(task.rlimits))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        drop_privileges()
+        drop_privileges(INSIDE_ID)
         install_filter(program_filter)
     except BaseException as exc:  # noqa: BLE001 - reported to init, which ends the stage
         os.write(failure, f"failed {type(exc).__name__}: {exc}".encode())

@@ -28,7 +28,7 @@ from sandbox.inside.orders import (
 from sandbox.inside.root import build_root
 from sandbox.inside.watch import ServiceGoneError, StageFailedError, StageStreams, Watch
 from sandbox.kernel.cgroups import Group
-from sandbox.kernel.privileges import INSIDE_ID, die_with_parent
+from sandbox.kernel.privileges import INIT_ID, INSIDE_ID, die_with_parent
 from sandbox.kernel.seccomp import compile_filter
 from sandbox.kernel.syscalls import clone3
 
@@ -71,6 +71,7 @@ class Launcher:
         self._proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._filter = compile_filter()
         self._owner_uid = 0
+        self._init_uid = 0
         self._group_folders: list[int] = []
 
     def serve(self) -> None:
@@ -82,7 +83,7 @@ class Launcher:
         """
         fields, _, self._group_folders = wire.receive(self._channel)
         layout = unpack_layout(fields)
-        self._owner_uid = layout.owner_uid
+        self._owner_uid, self._init_uid = layout.owner_uid, layout.init_uid
         try:
             build_root(layout, self._box_fd)
         except OSError as exc:
@@ -146,9 +147,9 @@ class Launcher:
         return pack(_answer(watch)) | {"error": ""}, bytes(streams.stdout.data + streams.stderr.data)
 
     def _write_maps(self, pid: int) -> None:
-        """Map `INSIDE_ID` to the sandbox's own number on this machine, and nothing else."""
-        line = f"{INSIDE_ID} {self._owner_uid} 1\n"
-        for name, text in (("setgroups", "deny"), ("uid_map", line), ("gid_map", line)):
+        """Map program and init to the sandbox's own two numbers on this machine, and nothing else."""
+        lines = f"{INSIDE_ID} {self._owner_uid} 1\n{INIT_ID} {self._init_uid} 1\n"
+        for name, text in (("setgroups", "deny"), ("uid_map", lines), ("gid_map", lines)):
             descriptor = os.open(f"{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._proc_fd)
             try:
                 os.write(descriptor, text.encode())

@@ -33,6 +33,8 @@ class Layout:
     """Path inside, text: small files that we write ourselves."""
     owner_uid: int
     """The user and group on this machine that ``INSIDE_ID`` is mapped to."""
+    init_uid: int
+    """The same for ``INIT_ID``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

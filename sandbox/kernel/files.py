@@ -6,6 +6,7 @@ nowhere. Collection is bounded in count, bytes, depth and time, and happens when
 """
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -14,13 +15,23 @@ from dataclasses import dataclass
 
 from sandbox.kernel.syscalls import Resolve, openat2
 
-__all__ = ["CollectBounds", "CollectedFile", "CollectionError", "collect", "has_file_of_size", "lay_down"]
+__all__ = [
+    "OUR_SHORTAGES",
+    "CollectBounds",
+    "CollectedFile",
+    "CollectionError",
+    "collect",
+    "has_file_of_size",
+    "lay_down",
+]
 
 WALK = Resolve.BENEATH | Resolve.NO_SYMLINKS | Resolve.NO_MAGICLINKS | Resolve.NO_XDEV
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # O_NONBLOCK: opening a FIFO that nobody writes must not wait. O_NOCTTY: no terminal may become ours.
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 READ_BYTES = 1024 * 1024
+OUR_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing about a file: this process or this machine has run out of something."""
 
 
 class CollectionError(Exception):
@@ -107,15 +118,14 @@ def collect(folder_fd: int, paths: Iterable[str], bounds: CollectBounds) -> list
 
     Raises:
         CollectionError: a bound was passed; nothing is returned then, rather than a part.
+        OSError: this process is out of descriptors or memory.
     """
     deadline_s = time.monotonic() + bounds.time_s
     found: dict[str, CollectedFile] = {}
     total = 0
     for path in paths:
-        for name, descriptor in _regular_files(folder_fd, path, bounds.depth, is_strict=True):
+        for name, descriptor in _regular_files(folder_fd, path, bounds.depth, deadline_s, is_strict=True):
             try:
-                if time.monotonic() > deadline_s:
-                    raise CollectionError(f"collecting outputs took longer than {bounds.time_s} s")
                 if name in found:
                     continue
                 if len(found) >= bounds.files:
@@ -128,15 +138,26 @@ def collect(folder_fd: int, paths: Iterable[str], bounds: CollectBounds) -> list
     return list(found.values())
 
 
-def _regular_files(folder_fd: int, path: str, depth: int, *, is_strict: bool) -> Iterator[tuple[str, int]]:
+def _regular_files(
+    folder_fd: int, path: str, depth: int, deadline_s: float, *, is_strict: bool
+) -> Iterator[tuple[str, int]]:
     """Yield path and descriptor of each regular file with one name, at or below ``path``.
 
-    A folder below ``depth`` raises `CollectionError` when ``is_strict``, and is passed over otherwise.
+    A folder below ``depth`` and the deadline raise `CollectionError` when ``is_strict``; otherwise the one is
+    passed over, and the other ends the search.
     """
+    # SECURITY: every entry is timed, for a program can leave thousands that are no files
+    # (test_collection_of_entries_that_are_no_files_ends_in_time).
+    if time.monotonic() > deadline_s:
+        if is_strict:
+            raise CollectionError("collecting the outputs took longer than allowed")
+        return
     try:
         descriptor = openat2(folder_fd, path, READ_FLAGS, WALK)
-    except OSError:  # missing, a symbolic link, a socket, not permitted: nothing to collect
-        return
+    except OSError as exc:
+        if exc.errno in OUR_SHORTAGES:
+            raise
+        return  # missing, a symbolic link, a socket, not permitted: nothing to collect
     state = os.fstat(descriptor)
     if stat.S_ISREG(state.st_mode) and state.st_nlink == 1:
         yield path, descriptor
@@ -153,7 +174,7 @@ def _regular_files(folder_fd: int, path: str, depth: int, *, is_strict: bool) ->
     finally:
         os.close(descriptor)
     for name in names:
-        yield from _regular_files(folder_fd, f"{path}/{name}", depth - 1, is_strict=is_strict)
+        yield from _regular_files(folder_fd, f"{path}/{name}", depth - 1, deadline_s, is_strict=is_strict)
 
 
 def _read(descriptor: int, left: int, bounds: CollectBounds) -> bytes:
@@ -169,12 +190,12 @@ def _read(descriptor: int, left: int, bounds: CollectBounds) -> bytes:
 def has_file_of_size(folder_fd: int, size_bytes: int, *, bounds: CollectBounds) -> bool:
     """Say whether a regular file of at least that size lies below; False where ``bounds`` end the search."""
     deadline_s = time.monotonic() + bounds.time_s
-    found = _regular_files(folder_fd, ".", bounds.depth, is_strict=False)
+    found = _regular_files(folder_fd, ".", bounds.depth, deadline_s, is_strict=False)
     for seen, (_, descriptor) in enumerate(found, start=1):
         size = os.fstat(descriptor).st_size
         os.close(descriptor)
         if size >= size_bytes:
             return True
-        if seen >= bounds.files or time.monotonic() > deadline_s:
+        if seen >= bounds.files:
             return False
     return False

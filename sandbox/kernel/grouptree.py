@@ -94,7 +94,16 @@ class GroupTree:
         """Open our folder in each hierarchy; a launcher removes groups there when the service is dead."""
         for folder in self._distinct():
             self._make_folder(folder)
-        return [os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for folder in self._distinct()]
+        opened: list[int] = []
+        try:
+            for folder in self._distinct():
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.append(descriptor)
+        except OSError:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        return opened
 
     def remove_leftovers(self) -> None:
         """Remove the groups of services that no longer live, with the processes in them."""

@@ -58,8 +58,10 @@ def new_tmpfs(*, size_bytes: int, inodes: int, mode: int = 0o755, can_exec: bool
 
 
 def new_proc() -> int:
-    """Make a detached proc of the caller's process name space."""
-    return _new_mount("proc", {}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+    """Make a detached proc of the caller's process name space; others see there what they may trace."""
+    return _new_mount(
+        "proc", {"hidepid": "invisible"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+    )
 
 
 def _new_mount(kind: str, options: dict[str, str], attributes: int) -> int:

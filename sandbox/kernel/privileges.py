@@ -11,10 +11,13 @@ import struct
 
 from sandbox.kernel.syscalls import check, libc, prctl
 
-__all__ = ["INSIDE_ID", "die_with_parent", "drop_privileges", "hide_memory"]
+__all__ = ["INIT_ID", "INSIDE_ID", "die_with_parent", "drop_privileges", "hide_memory"]
 
 INSIDE_ID = 1000
 """User and group number of the program as seen inside."""
+
+INIT_ID = 1
+"""User and group number of the stage's init as seen inside."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -32,8 +35,8 @@ SECUREBITS = 0b1110_1111
 SIGKILL = 9
 
 
-def drop_privileges() -> None:
-    """Become `INSIDE_ID` with no capability in any set.
+def drop_privileges(identity: int) -> None:
+    """Become the user and group ``identity`` with no capability in any set.
 
     The caller is root of its user name space's making and has already cleared its supplementary groups.
     """
@@ -42,8 +45,8 @@ def drop_privileges() -> None:
             prctl(PR_CAPBSET_DROP, number, what="drop from the bounding set")
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, what="clear the ambient set")
     prctl(PR_SET_SECUREBITS, SECUREBITS, what="lock the secure bits")
-    os.setresgid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
-    os.setresuid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
+    os.setresgid(identity, identity, identity)
+    os.setresuid(identity, identity, identity)
     header = struct.pack("<Ii", LINUX_CAPABILITY_VERSION_3, 0)
     check(int(libc.capset(ctypes.c_char_p(header), ctypes.c_char_p(bytes(24)))), "capset")
     prctl(PR_SET_NO_NEW_PRIVS, 1, what="no new privileges")

@@ -122,8 +122,16 @@ DENIED: dict[str, Sequence[str]] = {
         "move_pages",
     ),
 }
-ABSENT = ("clone3",)
-"""Answered ENOSYS: its flags lie in memory, where a filter cannot look; C libraries then use ``clone``."""
+ABSENT = (
+    # Its flags lie in memory, where a filter cannot look; C libraries then use ``clone``.
+    "clone3",
+    # SECURITY: counted for the whole machine, or for whoever made the user name space, which is the service:
+    # one program could use it all up for everyone (inotify(7), io_setup(2); test_attack..."inotify_init1").
+    "inotify_init",
+    "inotify_init1",
+    "io_setup",
+)
+"""Answered ENOSYS, as by a kernel that was built without it."""
 
 
 @dataclass(slots=True)

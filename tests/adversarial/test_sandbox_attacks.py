@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from sandbox.backends.backend import StageOrder
+from sandbox.backends.slot import SlotBackend
 from sandbox.request import Limits
 from sandbox.result import ExecutionStatus, LimitKind
-from tests.support.sandboxes import MIB, SMALL, python_request, sandboxes
+from tests.support.sandboxes import MIB, SMALL, host_python, python_request, sandboxes
 
 pytestmark = pytest.mark.root
 
@@ -136,6 +138,13 @@ DEPLETION = [
         b"x" * SMALL.output_bytes,
         L.WALL_TIME | L.STDOUT,
     ),
+    Attack(
+        "output flood that costs the reader alone",
+        "import os\nf=os.open('z',os.O_RDWR|os.O_CREAT); os.truncate(f,1<<20)\nwhile True: os.sendfile(1,f,0,1<<20)",
+        S.CPU_LIMIT,
+        b"\0" * SMALL.output_bytes,
+        L.CPU_TIME | L.STDOUT,
+    ),
     Attack("too many open files", "f=[]\nwhile True: f.append(open('/dev/null'))", S.NONZERO_EXIT),
     Attack("core dump", "import os; os.abort()", S.SIGNALLED),
     Attack("recursion", "import sys; sys.setrecursionlimit(10**9)\ndef f(): f()\nf()", S.MEMORY_LIMIT),
@@ -212,6 +221,9 @@ SYSTEM_CALLS = [
         ("mknod of a block device", "133, b'/work/d', 0o60600, 0", b"EPERM\n"),
         ("setuid 0", "105, 0", b"EINVAL\n"),
         ("setgroups", "116, 0, 0", b"EPERM\n"),
+        ("inotify_init", "253", b"ENOSYS\n"),
+        ("inotify_init1", "294, 0", b"ENOSYS\n"),
+        ("io_setup", "206, 60000, ctypes.byref(ctypes.c_ulong())", b"ENOSYS\n"),
         ("capset of everything", "126, bytes.fromhex('2205082000000000'), b'\\xff' * 24", b"EPERM\n"),
     ]
 ]
@@ -250,10 +262,15 @@ REACH = [
         "'/var/run/dstack.sock','/var/run/docker.sock','/dev/tdx_guest','/dev/kmsg','/dev/mem','/dev/vda','/dev/pts')"
         " if os.path.exists(p)])"
     ), S.SUCCESS, b"[]\n"),
-    Attack("memory of init", f"{CALL}\nfor n in ('environ','mem','maps','fd','root','exe','cwd','auxv'):\n"
-        "  attempt(lambda: os.listdir(f'/proc/1/{n}') if n=='fd' else open(f'/proc/1/{n}','rb').read(1))", S.SUCCESS,
-        b"EACCES\n" * 8),
-    Attack("command line of init", "print(open('/proc/1/cmdline').read(), end='')", S.SUCCESS, b""),
+    Attack("init in proc", f"{CALL}\nprint([p for p in os.listdir('/proc') if p.isdigit()])\n"
+        "for n in ('environ','mem','maps','fd','root','exe','cwd','cmdline','task/1/cmdline','oom_score_adj'):\n"
+        "  attempt(os.stat, f'/proc/1/{n}')", S.SUCCESS, b"['2']\n" + b"ENOENT\n" * 10),
+    Attack("bounds for init", f"{CALL}\nimport resource as r\n"
+        "for n in (r.RLIMIT_AS, r.RLIMIT_CPU, r.RLIMIT_NOFILE): attempt(r.prlimit, 1, n, (0, 0))", S.SUCCESS, b"EPERM\n" * 3),
+    Attack("starving init", f"{CALL}\nattempt(os.sched_setscheduler, 1, os.SCHED_IDLE, os.sched_param(0))\n"
+        "attempt(os.sched_setaffinity, 1, {0})\nattempt(os.setpriority, os.PRIO_PROCESS, 1, 19)", S.SUCCESS, b"EPERM\n" * 3),
+    Attack("OOM score", f"{CALL}\nprint(open('/proc/self/oom_score_adj').read(), end='')\n"
+        "f = os.open('/proc/self/oom_score_adj', os.O_WRONLY); attempt(os.write, f, b'-1')", S.SUCCESS, b"500\nEACCES\n"),
     Attack("environment", "import os; print(sorted(os.environ))", S.SUCCESS,
         b"['HOME', 'LANG', 'PATH', 'PYTHONDONTWRITEBYTECODE', 'TMPDIR']\n"),
     Attack("writing kernel settings", f"{CALL}\nfor n in ('kernel/core_pattern','vm/overcommit_memory','kernel/hostname'):\n"
@@ -337,3 +354,34 @@ async def test_sparse_output_is_not_read() -> None:
         result = await executor.execute(python_request(code, outputs=["s"]))
     assert (result.status, result.files) == (ExecutionStatus.SUCCESS, ())
     assert "larger than" in result.error_message
+
+
+EAT = "kept=[]\nwhile True:\n  kept.append(bytearray(1<<20)); print(len(kept), flush=True)"
+
+
+async def test_files_of_a_stage_count_against_the_memory_of_the_next() -> None:
+    """Memory and files together stay under the memory limit, whichever stage wrote the files."""
+    limits = replace(SMALL, memory_bytes=64 * MIB, disk_bytes=40 * MIB, file_size_bytes=40 * MIB)
+    backend = SlotBackend()
+    sandbox = await backend.open(host_python(), limits, "memory-gap")
+    programs = {"compile": "open('/work/f','wb').write(bytes(32 << 20))", "run": EAT}
+    try:
+        outcomes = {
+            name: await sandbox.run(
+                StageOrder(
+                    name=name,
+                    argv=("/usr/bin/python3", "-c", code),
+                    env={},
+                    limits=limits,
+                    tasks_max=10,
+                    counts_processes_exactly=True,
+                )
+            )
+            for name, code in programs.items()
+        }
+    finally:
+        await sandbox.destroy()
+        await backend.aclose()
+    assert outcomes["compile"].exit_code == 0
+    assert outcomes["run"].usage.oom_kills > 0
+    assert 8 < int(outcomes["run"].stdout.data.split()[-1]) <= 32

@@ -1,6 +1,7 @@
 """Files across the wall: written below a folder only, read back only when they are honest."""
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,3 +123,25 @@ def test_largest_file_is_looked_for_within_bounds(folder_fd: int) -> None:
     lay_down(folder_fd, [("a", b"x" * 10), ("1/2/3/4/5", b"x" * 99)], None)
     assert has_file_of_size(folder_fd, 10, bounds=BOUNDS)
     assert not has_file_of_size(folder_fd, 99, bounds=BOUNDS)
+
+
+def test_collection_of_entries_that_are_no_files_ends_in_time(folder_fd: int) -> None:
+    """Thousands of entries that yield no file are timed as well."""
+    os.mkdir("d", dir_fd=folder_fd)
+    for number in range(50):
+        os.symlink("nowhere", f"d/{number}", dir_fd=folder_fd)
+    with pytest.raises(CollectionError, match="longer than"):
+        contents(folder_fd, "d", bounds=CollectBounds(time_s=-1.0))
+    assert contents(folder_fd, "d") == {}
+
+
+def test_file_is_not_taken_for_missing_when_descriptors_run_out(folder_fd: int, tmp_path: Path) -> None:
+    """A shortage of ours is an error, never an output that silently stays away."""
+    (tmp_path / "x").write_text("x")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (folder_fd, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            collect(folder_fd, ["x"], BOUNDS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
