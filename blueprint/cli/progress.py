@@ -64,6 +64,7 @@ class BuildProgress:
         self._last_line = 0.0
         self._phase = ""
         self._phase_began = 0.0
+        self._how_far = ""
 
     def __enter__(self) -> Self:
         if not self._can_draw:  # there, a bar with a clock moves by itself
@@ -96,13 +97,13 @@ class BuildProgress:
 
     def _line(self, step: BuildStep) -> None:
         """Say at the start of a phase what is done, then now and then how far it is."""
-        now = self._clock()
+        now, self._how_far = self._clock(), _how_far(step)
         if step.phase != self._phase:
             self._phase_began = now
         elif now - self._last_line < self._line_every_s:
             return
         self._phase, self._last_line = step.phase, now
-        self._console.print(Text(f"  {step.phase}: {step.message}{_how_far(step)}"))
+        self._console.print(Text(f"  {step.phase}: {step.message}{self._how_far}"))
 
     def _beat(self) -> None:
         """Runs in a thread: say that a phase goes on when it has not said so itself."""
@@ -112,7 +113,9 @@ class BuildProgress:
                 if self._phase and now - self._last_line >= self._line_every_s:
                     self._last_line = now
                     elapsed = time_text(now - self._phase_began)
-                    self._console.print(Text(f"  {self._phase}: still going on after {elapsed}"))
+                    self._console.print(
+                        Text(f"  {self._phase}: still going on after {elapsed}{self._how_far}")
+                    )
 
     def _draw(self, step: BuildStep) -> None:
         if self._clock() - self._began < _QUIET_S:

@@ -65,7 +65,9 @@ def test_off_a_terminal_a_silent_phase_is_still_heard_of() -> None:
         deadline_s = time.monotonic() + 10
         while "still" not in stream.getvalue() and time.monotonic() < deadline_s:
             threading.Event().wait(0.001)
-    assert stream.getvalue().splitlines()[1] == "  unpack: still going on after 34.0 s"
+    assert (
+        stream.getvalue().splitlines()[1] == "  unpack: still going on after 34.0 s (0 B of 4.0 MiB, 0 B/s)"
+    )
 
 
 def test_nothing_is_drawn_in_the_first_second() -> None:
