@@ -64,7 +64,7 @@ class BuildProgress:
         self._last_line = 0.0
         self._phase = ""
         self._phase_began = 0.0
-        self._how_far = ""
+        self._message = self._how_far = ""
 
     def __enter__(self) -> Self:
         if not self._can_draw:  # there, a bar with a clock moves by itself
@@ -97,7 +97,7 @@ class BuildProgress:
 
     def _line(self, step: BuildStep) -> None:
         """Say at the start of a phase what is done, then now and then how far it is."""
-        now, self._how_far = self._clock(), _how_far(step)
+        now, self._message, self._how_far = self._clock(), step.message, _how_far(step)
         if step.phase != self._phase:
             self._phase_began = now
         elif now - self._last_line < self._line_every_s:
@@ -113,9 +113,8 @@ class BuildProgress:
                 if self._phase and now - self._last_line >= self._line_every_s:
                     self._last_line = now
                     elapsed = time_text(now - self._phase_began)
-                    self._console.print(
-                        Text(f"  {self._phase}: still going on after {elapsed}{self._how_far}")
-                    )
+                    text = f"  {self._phase}: {self._message}, going on for {elapsed}{self._how_far}"
+                    self._console.print(Text(text))
 
     def _draw(self, step: BuildStep) -> None:
         if self._clock() - self._began < _QUIET_S:

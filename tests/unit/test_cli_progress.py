@@ -63,10 +63,10 @@ def test_off_a_terminal_a_silent_phase_is_still_heard_of() -> None:
         progress(step("unpack"))
         clock.now = 34.0
         deadline_s = time.monotonic() + 10
-        while "still" not in stream.getvalue() and time.monotonic() < deadline_s:
+        while "going on" not in stream.getvalue() and time.monotonic() < deadline_s:
             threading.Event().wait(0.001)
     assert (
-        stream.getvalue().splitlines()[1] == "  unpack: still going on after 34.0 s (0 B of 4.0 MiB, 0 B/s)"
+        stream.getvalue().splitlines()[1] == "  unpack: fetching, going on for 34.0 s (0 B of 4.0 MiB, 0 B/s)"
     )
 
 
