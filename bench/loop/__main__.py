@@ -5,16 +5,19 @@ import asyncio
 import sys
 from pathlib import Path
 
+from eth_abi.abi import encode
 from rich.console import Console
 
 from bench.loop.report import print_json, print_table, write_readme
 from bench.loop.scenario import Job, Measurement, Scenario, measure
-from jobs.execute_codec import ChainFile, ExecuteRequest, encode_request
+from blueprint.errors import BlueprintError
+from jobs.execute_codec import ChainFile, ExecuteRequest, decode_result, encode_request
 
 _README = Path(__file__).resolve().parents[1] / "README.md"
 
 _BLOCK_TIMES_S = (None, 0.1)
 
+_TEXT = b"x" * 128
 _HELLO = ExecuteRequest(
     language="python", files=(ChainFile(path="main.py", content=b"print('hello')\n"),), entry_point="main.py"
 )
@@ -22,17 +25,19 @@ _HELLO = ExecuteRequest(
 JOBS = {
     "echo": Job(
         name="echo",
-        inputs=b"x" * 128,
+        inputs=_TEXT,
+        is_right=lambda output: output == encode(("bytes",), (_TEXT,)),
         node_arguments=("--router", "bench.loop.echo:router"),
         single=100,
-        burst=3_000,
+        burst=2_000,
     ),
     "hello": Job(
         name="Python hello",
         inputs=encode_request(_HELLO),
+        is_right=lambda output: decode_result(output).stdout == b"hello\n",
         node_arguments=("--max-concurrent", "2"),
         single=30,
-        burst=100,
+        burst=40,
     ),
 }
 
@@ -51,7 +56,7 @@ def main() -> int:
                 console.print(f"measuring {name}, {transport}, {blocks} ...")
                 try:
                     measurements.append(asyncio.run(measure(scenario)))
-                except (RuntimeError, TimeoutError) as exc:
+                except (BlueprintError, RuntimeError, TimeoutError) as exc:
                     console.print(f"[red]left out:[/red] {exc}")
     if arguments.json:
         print_json(measurements)

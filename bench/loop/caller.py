@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from eth_abi.abi import decode
+
 from blueprint.chain.deployment import Deployment
 from blueprint.chain.protocol import TOPICS, encode_submit_job
 from blueprint.chain.signer import Signer
@@ -22,7 +24,6 @@ __all__ = ["Caller", "Connection", "Observer"]
 _LINE_LIMIT = 2**27
 _SUBMITTED = to_hex(TOPICS["JobSubmitted(uint64,uint64,uint8,address,bytes)"])
 _ANSWERED = to_hex(TOPICS["JobResultSubmitted(uint64,uint64,address,bytes)"])
-_IN_FLIGHT = 256
 _FEE_WEI = 10**12
 _TIP_WEI = 10**9
 
@@ -62,6 +63,8 @@ class Observer:
     def __init__(self) -> None:
         self.submitted_at: dict[int, float] = {}
         self.answered_at: dict[int, float] = {}
+        self.logs: dict[int, str] = {}
+        """The data of each answer's log, to be checked after the measurement."""
         self._changed = asyncio.Event()
 
     async def run(self, connection: Connection, deployment: Deployment) -> None:
@@ -73,10 +76,17 @@ class Observer:
             now = time.perf_counter()
             message = json.loads(line)
             if isinstance(message, dict) and message.get("method") == "eth_subscription":
-                topic, _, call_id, *_ = message["params"]["result"]["topics"]
+                log = message["params"]["result"]
+                topic, _, call_id, *_ = log["topics"]
                 times = self.submitted_at if topic == _SUBMITTED else self.answered_at
                 times.setdefault(int(call_id, 16), now)
+                if topic == _ANSWERED:
+                    self.logs[int(call_id, 16)] = log["data"]
                 self._changed.set()
+
+    def outputs(self) -> list[bytes]:
+        """What was answered, by call."""
+        return [decode(("bytes",), bytes.fromhex(self.logs[call][2:]))[0] for call in sorted(self.logs)]
 
     async def wait_answers(self, first: int, count: int) -> None:
         """Wait until calls ``first`` to ``first + count - 1`` are answered."""
@@ -113,8 +123,8 @@ class Caller:
             signed.append(to_hex(transaction.raw))
         return signed
 
-    async def send(self, transactions: Sequence[str]) -> None:
-        """Hand signed transactions to the chain, many at a time, each as a request of its own.
+    async def send(self, transactions: Sequence[str], *, in_flight: int = 1) -> None:
+        """Hand signed transactions to the chain, each as a request of its own, ``in_flight`` at a time.
 
         Raises:
             RuntimeError: the chain refused one.
@@ -123,7 +133,7 @@ class Caller:
         for raw in transactions:
             self._connection.send("eth_sendRawTransaction", [raw])
             waiting += 1
-            if waiting >= _IN_FLIGHT:
+            if waiting >= in_flight:
                 await self._check()
                 waiting -= 1
         for _ in range(waiting):

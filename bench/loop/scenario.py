@@ -1,13 +1,13 @@
 """One measurement: a chain, a node beside it, and jobs one by one, then all at once.
 
-Invariant: every job that was submitted was answered, or the measurement fails.
+Invariant: every job that was submitted was answered rightly, or the measurement fails.
 """
 
 import asyncio
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -19,13 +19,14 @@ from blueprint.chain.deployment import deploy_local
 from blueprint.chain.rpc import RpcClient
 from blueprint.chain.signer import Signer
 
-__all__ = ["Job", "Measurement", "Scenario", "measure"]
+__all__ = ["Burst", "Job", "Measurement", "Scenario", "measure"]
 
 _WARM_UP = 20
 _SUBMIT_GAS = 400_000
 _BLOCK_GAS_LIMIT = 300_000_000
 """Ten times that of a real chain, so that the node is measured and not the room in the blocks."""
-_TIMEOUT_S = 300.0
+_IN_FLIGHT = 256
+_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class Job:
 
     name: str
     inputs: bytes
+    is_right: Callable[[bytes], bool]
+    """Whether an output is the right one: a wrong one fails the measurement."""
     node_arguments: tuple[str, ...]
     single: int
     """Jobs submitted one by one, for the latency."""
@@ -52,6 +55,18 @@ class Scenario:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Burst:
+    """Many jobs at once."""
+
+    jobs: int
+    jobs_per_s: float
+    node_cpu_ms: float
+    """CPU of the node, for each job."""
+    chain_cpu_ms: float
+    """CPU of anvil, for each job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Times in milliseconds, CPU in milliseconds a job."""
 
@@ -63,11 +78,9 @@ class Measurement:
     sent_to_result_p50_ms: float
     sent_to_result_p99_ms: float
     single_node_cpu_ms: float
-    jobs_per_s: float
-    burst_node_cpu_ms: float
-    burst_chain_cpu_ms: float
     single: int
-    burst: int
+    burst: Burst | None
+    """None where anvil automines: with hundreds of transactions waiting it may never come back."""
 
 
 async def measure(scenario: Scenario) -> Measurement:
@@ -106,6 +119,9 @@ async def measure(scenario: Scenario) -> Measurement:
                 watching = group.create_task(run.observer.run(pushes, deployment))
                 measurement = await run.measure(scenario.transport)
                 watching.cancel()
+            wrong = [output for output in run.observer.outputs() if not scenario.job.is_right(output)]
+            if wrong:
+                raise RuntimeError(f"{len(wrong)} outputs are wrong, the first one is {wrong[0][:200]!r}")
             return measurement
 
 
@@ -127,13 +143,7 @@ class _Run:
         sent_at = await self._one_by_one(single, first=_WARM_UP)
         single_cpu_s = self.node.cpu_s() - cpu_before
         first = _WARM_UP + len(single)
-        burst = self._sign(self.job.burst)
-        cpu_before, chain_before = self.node.cpu_s(), _cpu_s(self.chain)
-        await self.caller.send(burst)
-        await self.observer.wait_answers(first, len(burst))
-        burst_cpu_s, chain_cpu_s = self.node.cpu_s() - cpu_before, _cpu_s(self.chain) - chain_before
         seen, answered = self.observer.submitted_at, self.observer.answered_at
-        burst_s = max(answered[call] for call in range(first, first + len(burst))) - seen[first]
         from_event = [1e3 * (answered[call] - seen[call]) for call in range(_WARM_UP, first)]
         from_sending = [1e3 * (answered[_WARM_UP + n] - at) for n, at in enumerate(sent_at)]
         return Measurement(
@@ -145,11 +155,23 @@ class _Run:
             sent_to_result_p50_ms=statistics.median(from_sending),
             sent_to_result_p99_ms=_percentile(from_sending, 0.99),
             single_node_cpu_ms=1e3 * single_cpu_s / len(single),
-            jobs_per_s=len(burst) / burst_s,
-            burst_node_cpu_ms=1e3 * burst_cpu_s / len(burst),
-            burst_chain_cpu_ms=1e3 * chain_cpu_s / len(burst),
             single=len(single),
-            burst=len(burst),
+            burst=None if self.block_time_s is None else await self._all_at_once(first),
+        )
+
+    async def _all_at_once(self, first: int) -> Burst:
+        burst = self._sign(self.job.burst)
+        node_before, chain_before = self.node.cpu_s(), _cpu_s(self.chain)
+        await self.caller.send(burst, in_flight=_IN_FLIGHT)
+        await self.observer.wait_answers(first, len(burst))
+        node_cpu_s, chain_cpu_s = self.node.cpu_s() - node_before, _cpu_s(self.chain) - chain_before
+        answered = self.observer.answered_at
+        ended = max(answered[call] for call in range(first, first + len(burst)))
+        return Burst(
+            jobs=len(burst),
+            jobs_per_s=len(burst) / (ended - self.observer.submitted_at[first]),
+            node_cpu_ms=1e3 * node_cpu_s / len(burst),
+            chain_cpu_ms=1e3 * chain_cpu_s / len(burst),
         )
 
     def _sign(self, count: int) -> list[str]:
