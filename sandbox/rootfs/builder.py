@@ -79,7 +79,7 @@ def _build(recipe: Recipe, folder: Path, reporter: Reporter) -> Manifest:
     strip_special_bits(root)
     reporter.begin("warm", "filling the caches of compilers")
     for language in recipe.languages:
-        reporter.note(f"filling the caches of compilers: {language.title}")
+        reporter.note(f"filling the caches of compilers: {language.name}")
         warm_up(language, TreeShell(root, _work(folder, f"warm-{language.name}")))
     runtimes = _verified(recipe, root, folder, reporter)
     reporter.begin("seal", "measuring the tree")
