@@ -1,6 +1,7 @@
 """Looks at the processes of a stage from outside: number, memory and time, without a control group.
 
-Invariant: only what descends from the stage's init is counted, and an init takes every descendant with it.
+Invariant: only the stage's init and what descends from it is counted, and an init takes every descendant with
+it. The init is no process of the program, but its memory and time are.
 """
 
 import os
@@ -27,16 +28,17 @@ class Look:
 
 
 def look_at(init_pid: int, proc: Path = Path("/proc")) -> Look:
-    """Add up everything below an init, the init itself left out. A process that ends meanwhile is skipped."""
+    """Add up an init and everything below it. A process that ends meanwhile is skipped."""
     count = pages = user = system = 0
-    for pid in _descendants(init_pid, proc):
+    # SECURITY: a program can write to the memory of an init of its own user, and let it work.
+    for pid in (init_pid, *_descendants(init_pid, proc)):
         try:
             resident, shared = (proc / str(pid) / "statm").read_text().split()[1:3]
             # The name in parentheses may hold blanks and parentheses: fields are counted from its end.
             fields = (proc / str(pid) / "stat").read_text().rpartition(") ")[2].split()
         except (OSError, ValueError):
             continue
-        count += fields[0] != "Z"
+        count += fields[0] != "Z" and pid != init_pid
         pages += max(0, int(resident) - int(shared))
         user += int(fields[11]) + int(fields[13])
         system += int(fields[12]) + int(fields[14])

@@ -40,7 +40,7 @@ TEXTS = [
 
 
 def layout_of(tree: LanguageTree) -> Layout:
-    """Return what a sandbox of this tree shows. The user numbers are still 0, the back end's to set.
+    """Return what a sandbox of this tree shows. The user numbers and the groups are the back end's to set.
 
     Raises:
         SandboxUnavailableError: the tree is not there.
@@ -70,4 +70,4 @@ def _show(root: Path, paths: list[Path], texts: list[tuple[str, str]]) -> Layout
             links.append((str(path.readlink()), inside))
         else:
             binds.append((str(path), inside))
-    return Layout(binds=binds, links=links, texts=texts, owner_uid=0, init_uid=0)
+    return Layout(binds=binds, links=links, texts=texts, owner_uid=0, init_uid=0, group_prefix="")

@@ -25,7 +25,7 @@ KILLED_FOR = {
 HITS = {"disk": LimitKind.DISK, "inodes": LimitKind.INODES}
 
 
-def task_of(order: StageOrder, group: Group, group_name: str) -> StageTask:
+def task_of(order: StageOrder, group: Group) -> StageTask:
     """Return what the launcher is told of a stage."""
     limits = order.limits
     rlimits = rlimits_for(
@@ -40,7 +40,6 @@ def task_of(order: StageOrder, group: Group, group_name: str) -> StageTask:
         processes=None if order.counts_processes_exactly else limits.processes,
         output_bytes=limits.output_bytes,
         group_version=group.version,
-        group_name=group_name,
         controllers=list(group.folders),
     )
 

@@ -153,7 +153,12 @@ class SlotSandbox:
         Raises:
             SystemFailureError: it does not.
         """
-        layout = replace(layout_of(self._tree), owner_uid=self.owner_uid, init_uid=self.owner_uid + 1)
+        layout = replace(
+            layout_of(self._tree),
+            owner_uid=self.owner_uid,
+            init_uid=self.owner_uid + 1,
+            group_prefix=self._backend.groups.folder_name(f"{self._id}-"),
+        )
         try:
             self._execute_launcher()
             folders = self._backend.groups.open_folders()
@@ -199,7 +204,7 @@ class SlotSandbox:
                 f"the control group of stage {order.name} cannot be made: {exc}"
             ) from exc
         try:
-            task = task_of(order, group, groups.folder_name(name))
+            task = task_of(order, group)
             _limit(group, order, task.processes, held_bytes=self.usage().disk_bytes)
             answer, raw = await self._ask(pack(task), order.stdin, list(group.folders.values()))
         except BaseException:

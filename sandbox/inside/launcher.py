@@ -3,8 +3,8 @@
 It builds the root, starts each stage's init, watches it, and answers with facts. It is executed afresh with
 an empty environment, so that the service itself never forks and nothing of it can leak inside.
 
-Invariant: it dies with the service (parent death signal, and end of file on the channel), and everything
-inside dies with it; groups that a dead service cannot remove any more, it removes.
+Invariant: it ends with the service (the parent death signal shuts the channel, so that there is one way to
+end), and everything inside ends with it; groups that a dead service cannot remove any more, it removes.
 """
 
 import contextlib
@@ -35,26 +35,31 @@ from sandbox.kernel.syscalls import clone3
 __all__ = ["main"]
 
 REMOVE_TIMEOUT_S = 5.0
+REMOVE_TICK_S = 0.01
 
 
 def main() -> None:
     """Serve one sandbox. Arguments: descriptors of the channel and of the tmpfs, the service's number."""
     channel_fd, box_fd, service_pid = (int(argument) for argument in sys.argv[1:4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the service to handle
-    signal.signal(signal.SIGTERM, _end)
+    channel = socket.socket(fileno=channel_fd)
+
+    def end(_number: int, _frame: object) -> None:
+        # SECURITY: raising here instead would break off the removal that the closed channel has begun
+        # (test_signal_amid_the_removal_changes_nothing).
+        with contextlib.suppress(OSError):
+            channel.shutdown(socket.SHUT_RD)
+
+    signal.signal(signal.SIGTERM, end)
     die_with_parent(signal.SIGTERM)
     if os.getppid() != service_pid:
         sys.exit("the service is gone")
-    channel = socket.socket(fileno=channel_fd)
     launcher = Launcher(channel, box_fd)
-    with contextlib.suppress(EOFError, ServiceGoneError, BrokenPipeError, ConnectionResetError):
-        launcher.serve()
-
-
-def _end(number: int, _frame: object) -> None:
-    """Take the death of the service, or a polite kill, like the end of the channel: kill, wait, remove."""
-    signal.signal(number, signal.SIG_IGN)
-    raise ServiceGoneError("the service is gone")
+    try:
+        with contextlib.suppress(EOFError, ServiceGoneError, BrokenPipeError, ConnectionResetError):
+            launcher.serve()
+    finally:
+        launcher.remove_groups()
 
 
 class Launcher:
@@ -73,6 +78,7 @@ class Launcher:
         self._owner_uid = 0
         self._init_uid = 0
         self._group_folders: list[int] = []
+        self._group_prefix = ""
 
     def serve(self) -> None:
         """Build the root, then run stages until the service closes the channel.
@@ -84,6 +90,7 @@ class Launcher:
         fields, _, self._group_folders = wire.receive(self._channel)
         layout = unpack_layout(fields)
         self._owner_uid, self._init_uid = layout.owner_uid, layout.init_uid
+        self._group_prefix = layout.group_prefix
         try:
             build_root(layout, self._box_fd)
         except OSError as exc:
@@ -98,9 +105,6 @@ class Launcher:
                 answer, raw = self._run(task, group, stdin)
             except StageFailedError as exc:
                 answer, raw = {"error": str(exc), "exec_errno": exc.exec_errno}, b""
-            except ServiceGoneError:
-                self._remove_groups(task.group_name)
-                raise
             finally:
                 group.close()
             wire.send(self._channel, answer, raw)
@@ -156,19 +160,26 @@ class Launcher:
             finally:
                 os.close(descriptor)
 
-    def _remove_groups(self, name: str) -> None:
-        """Remove the stage's groups; the service, if it still lives, finds them gone, which is as well."""
+    def remove_groups(self) -> None:
+        """Remove the sandbox's groups; the service, if it still lives, finds them gone, which is as well."""
         deadline = time.monotonic() + REMOVE_TIMEOUT_S
         for folder in self._group_folders:
-            while time.monotonic() < deadline:
-                try:
-                    os.rmdir(name, dir_fd=folder)
-                except FileNotFoundError:
-                    break
-                except OSError:
-                    time.sleep(0.01)
-                else:
-                    break
+            names = [name for name in os.listdir(folder) if name.startswith(self._group_prefix)]
+            while names and time.monotonic() < deadline:
+                names = [name for name in names if not _remove(folder, name)]
+                if names:
+                    time.sleep(REMOVE_TICK_S)
+
+
+def _remove(folder: int, name: str) -> bool:
+    """Remove one group; False while the kernel still holds something of it."""
+    try:
+        os.rmdir(name, dir_fd=folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _answer(watch: Watch) -> StageAnswer:

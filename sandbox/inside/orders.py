@@ -35,6 +35,8 @@ class Layout:
     """The user and group on this machine that ``INSIDE_ID`` is mapped to."""
     init_uid: int
     """The same for ``INIT_ID``."""
+    group_prefix: str
+    """What the names of the sandbox's control groups begin with, and no other's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +52,6 @@ class StageTask:
     """Processes that the watch allows; None where the group's task bound does it."""
     output_bytes: int
     group_version: int
-    group_name: str
-    """The name of the group's folder in each hierarchy."""
     controllers: list[str]
     """Names of the group's folders, in the order of the descriptors that come with the task."""
 

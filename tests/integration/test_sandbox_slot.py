@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -298,6 +299,35 @@ async def test_killed_service_leaves_no_process_and_no_group() -> None:
     while (Leftovers.look(uids).processes or groups_of(service.pid)) and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing tells when
         await asyncio.sleep(0.05)
     assert (Leftovers.look(uids).processes, groups_of(service.pid)) == ((), [])
+
+
+async def test_signal_amid_the_removal_changes_nothing() -> None:
+    """A launcher whose service is dead removes its groups, though signals come while they cannot be removed."""
+    uid_base = 860_000_000 + os.getpid() * 1000
+    service = subprocess.Popen(  # noqa: ASYNC220 - it is killed by its process number
+        [sys.executable, "-c", SERVICE, str(Path(__file__).parents[2]), str(uid_base)], stdout=subprocess.PIPE
+    )
+    assert service.stdout is not None
+    assert await asyncio.to_thread(service.stdout.readline) == b"running\n"
+    launcher = int(Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()[0])
+    blocks = [Path(group, "nested") for group in groups_of(service.pid)]
+    for block in blocks:
+        block.mkdir()
+    launcher_fd = os.pidfd_open(launcher)
+    service.kill()
+    service.wait()
+    service.stdout.close()
+    for _ in range(10):
+        await asyncio.sleep(0.05)
+        signal.pidfd_send_signal(launcher_fd, signal.SIGTERM)
+    for block in blocks:
+        block.rmdir()
+    deadline = time.monotonic() + 5
+    while groups_of(service.pid) and time.monotonic() < deadline:  # noqa: ASYNC110 - nothing tells when
+        await asyncio.sleep(0.05)
+    os.close(launcher_fd)
+    assert blocks
+    assert groups_of(service.pid) == []
 
 
 async def test_groups_of_a_dead_service_are_removed_at_the_next_start() -> None:

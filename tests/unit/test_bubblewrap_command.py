@@ -16,7 +16,14 @@ from sandbox.backends.bubblewrap_watch import look_at
 from sandbox.inside.orders import Layout
 from sandbox.request import Limits
 
-LAYOUT = Layout(binds=[("/tree/usr", "usr")], links=[("usr/bin", "bin")], texts=[], owner_uid=0)
+LAYOUT = Layout(
+    binds=[("/tree/usr", "usr")],
+    links=[("usr/bin", "bin")],
+    texts=[],
+    owner_uid=0,
+    init_uid=0,
+    group_prefix="",
+)
 
 
 def argv(*, counts_processes_exactly: bool = True, env: dict[str, str] | None = None) -> list[str]:

@@ -95,7 +95,7 @@ def test_message_that_is_no_object_is_refused() -> None:
 def test_orders_and_answers_survive_json() -> None:
     """What is packed is unpacked equal."""
     group = Group(1, {"memory": 5, "pids": 6})
-    task = task_of(ORDER, group, "1-2-x")
+    task = task_of(ORDER, group)
     again = unpack_task(wire.decode_fields(wire.encode(pack(task))[wire.HEADER_BYTES :]))
     assert (again.argv, again.controllers, again.processes) == (["/bin/x"], ["memory", "pids"], 10)
     assert dict(again.rlimits)[resource.RLIMIT_CORE] == 0
@@ -105,7 +105,7 @@ def test_orders_and_answers_survive_json() -> None:
 
 def test_exact_runtime_is_bounded_by_the_group_alone() -> None:
     """Where tasks are processes, the watch counts none."""
-    task = task_of(replace(ORDER, counts_processes_exactly=True), Group(2, {"unified": 1}), "x")
+    task = task_of(replace(ORDER, counts_processes_exactly=True), Group(2, {"unified": 1}))
     assert (task.processes, task.controllers) == (None, ["unified"])
 
 
