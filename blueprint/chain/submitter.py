@@ -290,10 +290,8 @@ class Submitter:
 
     async def _put_filler(self, nonce: int, old: SentTransaction | None, outlook: Outlook) -> list[InFlight]:
         """Record an empty transaction for a nonce; the outputs that ``old`` carried there wait again."""
-        if old is None:
-            offer = self._fees.offer(outlook.base_fee_wei, outlook.tip_wei)
-        else:
-            offer = self._fees.raise_offer(_fees_of(old), outlook.base_fee_wei, outlook.tip_wei)
+        now = (outlook.base_fee_wei, outlook.tip_wei)
+        offer = self._fees.offer(*now) if old is None else self._fees.raise_offer(_fees_of(old), *now)
         if offer is None:
             _log.warning("nonce_not_filled", nonce=nonce, cap_wei=self._fees.max_fee_cap_wei)
             return []
@@ -302,9 +300,9 @@ class Submitter:
         transaction = self._composer.filler(nonce, gas, offer)
         self._ledger.record_sent(transaction, [])
         _log.info("nonce_filled", nonce=nonce, replaced=old is not None)
+        self.wake()
         entry = InFlight(transaction, signed_at=self._clock())
         self._pipeline.put(entry)
-        self.wake()
         return [entry]
 
     def _raise_fee(self, entry: InFlight, outlook: Outlook) -> list[InFlight]:

@@ -104,7 +104,7 @@ class World:
         assert all(output == inputs[call_id][::-1] for call_id, output in results)
 
 
-@pytest.fixture(params=[None, 0.1], ids=["automine", "blocks"])
+@pytest.fixture(params=[None, pytest.param(0.1, marks=pytest.mark.slow)], ids=["automine", "blocks"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A fresh chain with LocalTangle and one service of two operators."""
     async with Anvil(block_time_s=request.param) as chain, RpcClient(chain.ws_url) as rpc:
