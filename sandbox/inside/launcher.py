@@ -164,7 +164,8 @@ class Launcher:
         """Remove the sandbox's groups; the service, if it still lives, finds them gone, which is as well."""
         deadline = time.monotonic() + REMOVE_TIMEOUT_S
         for folder in self._group_folders:
-            names = [name for name in os.listdir(folder) if name.startswith(self._group_prefix)]
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if entry.name.startswith(self._group_prefix)]
             while names and time.monotonic() < deadline:
                 names = [name for name in names if not _remove(folder, name)]
                 if names:

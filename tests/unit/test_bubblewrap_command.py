@@ -112,15 +112,15 @@ def make_process(
 
 
 def test_look_adds_up_everything_below_init(tmp_path: Path) -> None:
-    """Children and grandchildren count, init does not, zombies are no processes but their time counts."""
+    """Children and grandchildren count; init and zombies are no processes, but what they used counts."""
     make_process(tmp_path, 1, children="2 3 ")
     make_process(tmp_path, 2, children="4 ")
     make_process(tmp_path, 3, state="Z", statm="0 0 0")
     make_process(tmp_path, 4)
     look = look_at(1, tmp_path)
     assert look.processes == 2
-    assert look.anonymous_bytes == 2 * 20 * 4096
-    assert (look.user_time_s, look.system_time_s) == pytest.approx((3 * 1.1, 3 * 0.55))
+    assert look.anonymous_bytes == 3 * 20 * 4096
+    assert (look.user_time_s, look.system_time_s) == pytest.approx((4 * 1.1, 4 * 0.55))
 
 
 def test_look_survives_processes_that_end(tmp_path: Path) -> None:
