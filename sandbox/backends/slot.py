@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from sandbox.backends.backend import BoxUsage, StageOrder, StageOutcome
@@ -153,8 +152,7 @@ class SlotSandbox:
         Raises:
             SystemFailureError: it does not.
         """
-        layout = replace(
-            layout_of(self._tree),
+        layout = layout_of(self._tree)._replace(
             owner_uid=self.owner_uid,
             init_uid=self.owner_uid + 1,
             group_prefix=self._backend.groups.folder_name(f"{self._id}-"),

@@ -15,12 +15,10 @@ import os
 import resource
 import select
 import signal
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from sandbox.inside.orders import StageTask
-from sandbox.inside.root import mount_proc
+from sandbox.inside.root import mount_proc, write_text
 from sandbox.kernel.cgroups import Group
 from sandbox.kernel.privileges import INIT_ID, INSIDE_ID, die_with_parent, drop_privileges, hide_memory
 from sandbox.kernel.rlimits import apply_rlimits
@@ -57,8 +55,7 @@ EXIT_OF_INIT = 0
 EXIT_FAILED = 70
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pipes:
+class Pipes(NamedTuple):
     """The ends that init holds, all of them closed on exec."""
 
     stdin: int
@@ -95,7 +92,7 @@ def _live(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) ->
     mount_proc()
     # SECURITY: set while this is the machine's root, it is a floor that nobody inside can go below
     # (test_attack..."OOM score").
-    Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="utf-8")
+    write_text("/proc/self/oom_score_adj", OOM_SCORE)
     os.setgroups([])
     unshare(CLONE_NEWUSER)
     _report(pipes, "ready")

@@ -141,7 +141,15 @@ class Launcher:
             self._write_maps(init.pid)
             os.write(release_in, b"1")
 
-        watch = Watch(task, group, init, self._box_fd, streams, self._channel.fileno(), map_ids)
+        watch = Watch(
+            task=task,
+            group=group,
+            init=init,
+            box_fd=self._box_fd,
+            streams=streams,
+            channel_fd=self._channel.fileno(),
+            on_ready=map_ids,
+        )
         try:
             watch.run()
         finally:

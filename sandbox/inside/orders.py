@@ -4,7 +4,7 @@ Invariant: plain numbers, strings and lists, so that an order goes through JSON 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from sandbox.inside.wire import Fields
 from sandbox.kernel.cgroups import GroupUsage
@@ -21,8 +21,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """The root that a launcher builds: what of the machine shows where, everything read-only."""
 
     binds: list[tuple[str, str]]
@@ -39,8 +38,7 @@ class Layout:
     """What the names of the sandbox's control groups begin with, and no other's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageTask:
+class StageTask(NamedTuple):
     """One stage, as the launcher needs it."""
 
     argv: list[str]
@@ -56,8 +54,7 @@ class StageTask:
     """Names of the group's folders, in the order of the descriptors that come with the task."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamFacts:
+class StreamFacts(NamedTuple):
     """One captured stream; the kept bytes travel beside the answer."""
 
     kept_bytes: int
@@ -65,8 +62,7 @@ class StreamFacts:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageAnswer:
+class StageAnswer(NamedTuple):
     """What the launcher saw of one stage. Raw part of its message: kept stdout, then kept stderr."""
 
     wait_status: int | None
@@ -90,7 +86,10 @@ class StageAnswer:
 
 def pack(value: Layout | StageTask | StageAnswer) -> Fields:
     """Return the fields of an order or an answer."""
-    return asdict(value)
+    return {
+        name: part._asdict() if isinstance(part, StreamFacts | GroupUsage) else part
+        for name, part in value._asdict().items()
+    }
 
 
 def unpack_layout(fields: Fields) -> Layout:

@@ -8,7 +8,6 @@ Every mount is made by root of the initial user name space, so a program in its 
 import os
 import stat
 from collections.abc import Sequence
-from pathlib import Path
 
 from sandbox.inside.orders import Layout
 from sandbox.kernel.mounts import (
@@ -23,7 +22,7 @@ from sandbox.kernel.mounts import (
 )
 from sandbox.kernel.syscalls import CLONE_NEWNS, unshare
 
-__all__ = ["BOX_FOLDERS", "build_root", "mount_proc"]
+__all__ = ["BOX_FOLDERS", "build_root", "mount_proc", "write_text"]
 
 BOX_FOLDERS = {"work": "work", "tmp": "tmp", "shm": "dev/shm"}
 """Folder of the writable file system to where it shows inside."""
@@ -74,11 +73,11 @@ def build_root(layout: Layout, box_fd: int) -> None:
         _attach_at(descriptor, target)
     for target, path in layout.links:
         _make_parents(path)
-        Path(path).symlink_to(target)
+        os.symlink(target, path)
     for path, text in layout.texts:
         _make_parents(path)
         _write(path, text)
-    Path("proc").mkdir()
+    os.mkdir("proc")
     _attach_box(box_fd)
     restrict(root_fd, read_only=True, recursive=False)
     enter_root(root_fd)
@@ -88,13 +87,13 @@ def build_root(layout: Layout, box_fd: int) -> None:
 def _attach_devices(devices: Sequence[tuple[int, str]]) -> None:
     folder = new_tmpfs(size_bytes=ROOT_BYTES, inodes=DEVICE_INODES)
     _attach_at(folder, "dev", keep=True)
-    Path("dev/shm").mkdir()
+    os.mkdir("dev/shm")
     for descriptor, path in devices:
         _write(path, "")
         restrict(descriptor, read_only=False, no_device=False, no_exec=True)
         _attach_at(descriptor, path)
     for name, target in DEVICE_LINKS.items():
-        Path("dev", name).symlink_to(target)
+        os.symlink(target, f"dev/{name}")
     # A device node on a read-only mount can still be written to: nothing is stored there.
     restrict(folder, read_only=True, no_device=False, recursive=False)
     os.close(folder)
@@ -102,7 +101,7 @@ def _attach_devices(devices: Sequence[tuple[int, str]]) -> None:
 
 def _attach_box(box_fd: int) -> None:
     """Show the folders of the writable file system, each at its place, and hide their common root."""
-    Path("work").mkdir()
+    os.mkdir("work")
     attach(box_fd, "work")
     folders = [(clone_tree(name, folder_fd=box_fd), path) for name, path in BOX_FOLDERS.items()]
     detach("work")
@@ -115,7 +114,7 @@ def _attach_at(descriptor: int, path: str, *, keep: bool = False) -> None:
     if not os.path.lexists(path):
         _make_parents(path)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            Path(path).mkdir()
+            os.mkdir(path)
         else:
             _write(path, "")
     attach(descriptor, path)
@@ -124,12 +123,20 @@ def _attach_at(descriptor: int, path: str, *, keep: bool = False) -> None:
 
 
 def _make_parents(path: str) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+
+
+def write_text(path: str, text: str, *, flags: int = 0) -> None:
+    """Write a small file that is there, or that ``flags`` make."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: str, text: str) -> None:
-    with Path(path).open("x", encoding="utf-8") as file:
-        file.write(text)
+    write_text(path, text, flags=os.O_CREAT | os.O_EXCL)
 
 
 def mount_proc() -> None:
@@ -141,12 +148,12 @@ def mount_proc() -> None:
     os.close(settings)
     # The launcher's command line names folders of the machine; init inherits it.
     for name in ("1/cmdline", *MASKED_FILES):
-        if Path("/proc", name).exists():
+        if os.path.exists(f"/proc/{name}"):
             null = clone_tree("/dev/null", recursive=False)
             attach(null, f"/proc/{name}")
             os.close(null)
     for name in MASKED_FOLDERS:
-        if Path("/proc", name).is_dir():
+        if os.path.isdir(f"/proc/{name}"):
             empty = new_tmpfs(size_bytes=4096, inodes=1, mode=0o555)
             restrict(empty, read_only=True)
             attach(empty, f"/proc/{name}")

@@ -10,7 +10,6 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from sandbox.inside.capture import Capture
 from sandbox.inside.orders import StageTask
@@ -37,16 +36,21 @@ class ServiceGoneError(Exception):
     """The service closed the channel: the execution was cancelled, or the service is dead."""
 
 
-@dataclass(slots=True)
 class StageStreams:
-    """The launcher's ends of the pipes to one stage."""
+    """The launcher's ends of the pipes to one stage.
 
-    stdin_fd: int
-    stdin: memoryview
-    """What is still to be written."""
-    stdout: Capture
-    stderr: Capture
-    report_fd: int
+    Attributes:
+        stdin: what is still to be written.
+    """
+
+    def __init__(
+        self, *, stdin_fd: int, stdin: memoryview, stdout: Capture, stderr: Capture, report_fd: int
+    ) -> None:
+        self.stdin_fd = stdin_fd
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.report_fd = report_fd
 
     def feed(self) -> bool:
         """Write what the pipe takes of stdin; True when it is all written or nobody reads it any more."""
@@ -73,7 +77,6 @@ class StageStreams:
         os.close(self.report_fd)
 
 
-@dataclass(slots=True)
 class Watch:
     """The life of one stage, seen from outside.
 
@@ -87,27 +90,38 @@ class Watch:
         wall_time_s: from the program's exec to the death of everything.
     """
 
-    task: StageTask
-    group: Group
-    init: Child
-    box_fd: int
-    streams: StageStreams
-    channel_fd: int
-    on_ready: Callable[[], None]
-    killed_for: str = ""
-    hits: set[str] = field(default_factory=set)
-    walls: list[str] = field(default_factory=list)
-    processes_peak: int = 0
-    memory_sample: GroupUsage | None = None
-    end: list[int] | None = None
-    wall_time_s: float = 0.0
-    _poll: select.poll = field(default_factory=select.poll)
-    _failure: StageFailedError | None = None
-    _lines: bytes = b""
-    _since_s: float = 0.0
-    _deadline_s: float = 0.0
-    _next_look_s: float = 0.0
-    _has_started: bool = False
+    def __init__(
+        self,
+        *,
+        task: StageTask,
+        group: Group,
+        init: Child,
+        box_fd: int,
+        streams: StageStreams,
+        channel_fd: int,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self.task = task
+        self.group = group
+        self.init = init
+        self.box_fd = box_fd
+        self.streams = streams
+        self.channel_fd = channel_fd
+        self.on_ready = on_ready
+        self.killed_for = ""
+        self.hits: set[str] = set()
+        self.walls: list[str] = []
+        self.processes_peak = 0
+        self.memory_sample: GroupUsage | None = None
+        self.end: list[int] | None = None
+        self.wall_time_s = 0.0
+        self._poll = select.poll()
+        self._failure: StageFailedError | None = None
+        self._lines = b""
+        self._since_s = 0.0
+        self._deadline_s = 0.0
+        self._next_look_s = 0.0
+        self._has_started = False
 
     def run(self) -> None:
         """Watch until everything of the stage is dead and its pipes are drained.

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Group", "GroupUsage"]
 
@@ -17,8 +17,7 @@ NANOSECONDS = 1e9
 MICROSECONDS = 1e6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupUsage:
+class GroupUsage(NamedTuple):
     """What a group has used so far. None where this kernel does not count it."""
 
     memory_peak_bytes: int | None
@@ -34,8 +33,7 @@ class GroupUsage:
     tasks_peak: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """One control group.
 
     Attributes:

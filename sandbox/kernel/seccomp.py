@@ -9,11 +9,10 @@ Sources: seccomp(2), the filter format in the kernel's ``filter.rst``.
 
 import ctypes
 import errno
-import platform
+import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from sandbox.kernel.syscall_numbers import AUDIT_ARCH, NUMBERS, SYS_SECCOMP, X32_BIT
 from sandbox.kernel.syscalls import invoke
@@ -134,12 +133,12 @@ ABSENT = (
 """Answered ENOSYS, as by a kernel that was built without it."""
 
 
-@dataclass(slots=True)
 class Program:
     """Instructions with labels, resolved by `assemble`; jumps go forward only, as the kernel wants it."""
 
-    lines: list[tuple[int, int, str | None, str | None]] = field(default_factory=list)
-    labels: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, int, str | None, str | None]] = []
+        self.labels: dict[str, int] = {}
 
     def emit(self, code: int, value: int, *, yes: str | None = None, no: str | None = None) -> None:
         """Add an instruction; ``yes`` and ``no`` name the labels of a jump, None means the next line."""
@@ -171,17 +170,17 @@ class Program:
 
 
 def compile_filter(machine: str | None = None) -> bytes:
-    """Return the filter for this machine's architecture (``platform.machine()``).
+    """Return the filter for this machine's architecture (``uname -m``).
 
     Raises:
         NotImplementedError: there is no table of system calls for this architecture.
     """
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     if machine not in NUMBERS:
         raise NotImplementedError(f"no system call table for {machine!r}; known: {', '.join(NUMBERS)}")
     numbers = NUMBERS[machine]
     verdicts = {numbers[name]: "deny" for group in DENIED.values() for name in group if name in numbers}
-    verdicts |= {numbers[name]: "absent" for name in ABSENT}
+    verdicts |= {numbers[name]: "absent" for name in ABSENT if name in numbers}
     filtered = {numbers[name]: name for name in ARGUMENT_FILTERS if name in numbers}
     verdicts |= filtered
 
@@ -286,4 +285,4 @@ def install_filter(program: bytes) -> None:
     """Bind the calling process and all that it starts to ``program`` for good; needs no_new_privs."""
     buffer = ctypes.create_string_buffer(program, len(program))
     header = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
-    invoke(SYS_SECCOMP[platform.machine()], "seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.addressof(header))
+    invoke(SYS_SECCOMP[os.uname().machine], "seccomp", SECCOMP_SET_MODE_FILTER, 0, ctypes.addressof(header))

@@ -8,7 +8,7 @@ because a process forked here must not find the lock taken.
 import ctypes
 import os
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "CLONE_INTO_CGROUP",
@@ -60,8 +60,7 @@ class Resolve:
     BENEATH = 0x08
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(NamedTuple):
     """A process made by `clone3`, as its parent knows it; ``pidfd`` belongs to the parent."""
 
     pid: int

@@ -99,7 +99,7 @@ def test_orders_and_answers_survive_json() -> None:
     again = unpack_task(wire.decode_fields(wire.encode(pack(task))[wire.HEADER_BYTES :]))
     assert (again.argv, again.controllers, again.processes) == (["/bin/x"], ["memory", "pids"], 10)
     assert dict(again.rlimits)[resource.RLIMIT_CORE] == 0
-    sampled = replace(ANSWER, sample=USAGE)
+    sampled = ANSWER._replace(sample=USAGE)
     assert unpack_answer(wire.decode_fields(wire.encode(pack(sampled))[wire.HEADER_BYTES :])) == sampled
 
 
@@ -161,16 +161,16 @@ def test_outcome_carries_what_the_launcher_saw() -> None:
 
 def test_outcome_of_a_signal() -> None:
     """SIGXFSZ and SIGXCPU tell their limits."""
-    told = outcome(replace(ANSWER, wait_status=int(signal.SIGXFSZ)))
+    told = outcome(ANSWER._replace(wait_status=int(signal.SIGXFSZ)))
     assert (told.exit_code, told.signal) == (None, 25)
     assert LimitKind.FILE_SIZE in told.limits_hit
-    assert LimitKind.CPU_TIME in outcome(replace(ANSWER, wait_status=int(signal.SIGXCPU))).limits_hit
+    assert LimitKind.CPU_TIME in outcome(ANSWER._replace(wait_status=int(signal.SIGXCPU))).limits_hit
 
 
 def test_outcome_of_a_kill_has_no_exit_and_no_counts() -> None:
     """What was killed before it was reaped cannot be counted: None, not zero."""
     told = outcome(
-        replace(ANSWER, wait_status=None, killed_for="cpu", resources=None, hits=["disk", "inodes"])
+        ANSWER._replace(wait_status=None, killed_for="cpu", resources=None, hits=["disk", "inodes"])
     )
     assert (told.exit_code, told.signal, told.killed_for) == (None, None, LimitKind.CPU_TIME)
     assert told.limits_hit == LimitKind.CPU_TIME | LimitKind.DISK | LimitKind.INODES | LimitKind.STDERR
@@ -181,7 +181,7 @@ def test_peak_of_processes_is_the_kernels_only_where_tasks_are_processes() -> No
     """Threads are not processes: for a threaded runtime the looks count."""
     assert outcome(ANSWER).usage.processes_peak == 2
     assert outcome(ANSWER, replace(ORDER, counts_processes_exactly=True)).usage.processes_peak == 3
-    alone = replace(ANSWER, group=replace(USAGE, tasks_peak=1), processes_peak=None)
+    alone = ANSWER._replace(group=USAGE._replace(tasks_peak=1), processes_peak=None)
     assert outcome(alone).usage.processes_peak == 1
 
 
