@@ -5,6 +5,7 @@ Invariant: this module imports click and nothing else that is large, so that hel
 
 import difflib
 import importlib
+import json
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -100,6 +101,8 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
         path = where.command_path if where is not None else "blueprint"
+        if "--json" in arguments:  # what could not be parsed is told in the form that was asked for
+            click.echo(json.dumps({"error": error.format_message(), "exit_code": int(ExitCode.USAGE)}))
         click.echo(f"error: {error.format_message()}\nTry `{path} --help`.", err=True)
         return ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):

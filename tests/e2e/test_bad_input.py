@@ -357,13 +357,17 @@ async def test_malformed_event_is_named_and_passed_over(
 
 @pytest.mark.usefixtures("lives_on")
 async def test_event_of_a_call_that_does_not_exist_holds_up_nobody(world: World) -> None:
-    """A well-formed event without a call behind it: the contract refuses its result, and the rest goes on."""
+    """The contract refuses the result of a call that it does not know; it can be retried; others go on."""
     await world.emit([SUBMITTED, SERVICE, word(900)], body(inputs=GOOD))
     assert (await world.execute(program("print(1)"))).status == ExecutionStatus.SUCCESS
     async with asyncio.timeout(20):
         while not (told := world.events("result_refused_for_now")):  # noqa: ASYNC110 - a log in a file
             await asyncio.sleep(0.1)
     assert (told[0]["call_id"], "JobCallNotFound" in told[0]["reason"]) == (900, True)
+    retry = start("calls", "retry", "0/900", "--state-dir", str(world.state), folder=world.folder)
+    assert first_line(retry) == {"call": "0/900", "state": "ready"}
+    retry.communicate()
+    assert retry.returncode == 0
 
 
 def mount(folder: Path, options: str) -> None:

@@ -131,6 +131,15 @@ def test_error_with_json_is_json(tmp_path: Path) -> None:
     assert "there is no such file" in body["error"]
 
 
+@pytest.mark.parametrize("arguments", [["submit"], ["submitt"], ["status", "--nope"], ["calls", "show", "x"]])
+def test_wrong_usage_with_json_is_json(tmp_path: Path, arguments: list[str]) -> None:
+    """What cannot even be parsed is told in JSON to those who asked for JSON."""
+    result = run(*arguments, "--json", folder=tmp_path)
+    body = json.loads(result.stdout)
+    assert (result.returncode, body["exit_code"], result.stdout.count("\n")) == (2, 2, 1)
+    assert body["error"] in result.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     """--debug adds the traceback to the one line."""
     result = run("calls", "list", "--debug", folder=tmp_path)
