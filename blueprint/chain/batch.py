@@ -4,19 +4,20 @@ Invariant: a batch answers calls of one service, each at most once, within the l
 the order of the outputs is kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from blueprint.chain.protocol import encode_submit_result, encode_submit_results
 from blueprint.types import CallKey, ReadyResult
 
-__all__ = ["MAX_BATCH_BYTES", "Batch", "pack"]
+__all__ = ["BYTES_AN_ENTRY", "MAX_BATCH_BYTES", "Batch", "pack"]
 
 MAX_BATCH_BYTES: Final = 100_000
 """Call data of one batch; public nodes refuse transactions of more than 128 KiB."""
 
-_BYTES_AN_ENTRY: Final = 128
+BYTES_AN_ENTRY: Final = 128
+"""Call data that an output needs beside its own bytes, at most: call id, offset, length and padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +54,35 @@ class Batch:
 
 
 def pack(
-    results: Sequence[ReadyResult], *, max_count: int, max_bytes: int = MAX_BATCH_BYTES
+    results: Sequence[ReadyResult],
+    *,
+    max_count: int,
+    max_gas: int,
+    gas_of: Callable[[ReadyResult], int],
+    max_bytes: int = MAX_BATCH_BYTES,
 ) -> Iterator[Batch]:
-    """Yield batches of at most ``max_count`` outputs and about ``max_bytes`` bytes.
+    """Yield batches within bounds of count, gas and about of bytes.
 
-    An output that is larger than ``max_bytes`` travels alone.
+    An output that is beyond a bound by itself travels alone.
+
+    Args:
+        results: what waits, in order.
+        max_count: outputs in one batch.
+        max_gas: for the outputs of one batch together.
+        gas_of: what an output may need.
+        max_bytes: call data of one batch.
     """
     services: dict[int, list[ReadyResult]] = {}
     for result in results:
         services.setdefault(result.key.service_id, []).append(result)
     for waiting in services.values():
         portion: list[ReadyResult] = []
-        size = 0
+        size = gas = 0
         for result in waiting:
-            entry = len(result.output) + _BYTES_AN_ENTRY
-            if portion and (len(portion) >= max_count or size + entry > max_bytes):
+            size += len(result.output) + BYTES_AN_ENTRY
+            gas += gas_of(result)
+            if portion and (len(portion) >= max_count or size > max_bytes or gas > max_gas):
                 yield Batch.of(portion)
-                portion, size = [], 0
+                portion, size, gas = [], len(result.output) + BYTES_AN_ENTRY, gas_of(result)
             portion.append(result)
-            size += entry
         yield Batch.of(portion)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from blueprint.chain.batch import Batch
+from blueprint.chain.batch import BYTES_AN_ENTRY, Batch
 from blueprint.chain.protocol import RevertClass, classify_revert
 from blueprint.chain.rpc import Rpc
 from blueprint.chain.wire import JsonValue, parse_quantity, to_hex, to_quantity
@@ -25,7 +25,7 @@ in 64 (EIP-150). A hook that starves is swallowed, so no estimate shows that it 
 
 _ENTRY_GAS: Final = 200_000  # one result without its hook; a plain one takes 60,000 to 180,000
 _BYTE_GAS: Final = 64  # 40 for call data (EIP-7623), 8 for the log, the rest for copies in memory
-_BASE_GAS: Final = 21_000
+_BASE_GAS: Final = 21_000 + 256 * _BYTE_GAS  # the transaction itself, and the head of its call data
 _MAX_TRANSACTION_GAS: Final = 1 << 24  # EIP-7825
 
 
@@ -65,9 +65,17 @@ class Precheck:
         self._sender = to_hex(operator)
         self._hook_gas = hook_gas
 
+    def gas_room(self, block_gas_limit: int) -> int:
+        """How much gas the outputs of one transaction may need together: half a block stays free."""
+        return _gas_cap(block_gas_limit) - _BASE_GAS
+
     def largest_count(self, block_gas_limit: int) -> int:
-        """How many outputs may travel together, so that each hook has its gas and half a block stays free."""
-        return max(1, (_gas_cap(block_gas_limit) - _BASE_GAS) // (self._hook_gas + _ENTRY_GAS))
+        """How many outputs may travel together if they are short."""
+        return max(1, self.gas_room(block_gas_limit) // (_ENTRY_GAS + self._hook_gas))
+
+    def gas_of(self, result: ReadyResult) -> int:
+        """What one output may need, its hook and its call data included."""
+        return _ENTRY_GAS + self._hook_gas + _BYTE_GAS * (len(result.output) + BYTES_AN_ENTRY)
 
     async def check(
         self, batches: Sequence[Batch], block_gas_limit: int
@@ -96,8 +104,7 @@ class Precheck:
         return passed, refused
 
     def _generous_gas(self, batch: Batch) -> int:
-        count = len(batch.results)
-        return _BASE_GAS + _BYTE_GAS * len(batch.data) + count * (_ENTRY_GAS + self._hook_gas)
+        return _BASE_GAS + sum(self.gas_of(result) for result in batch.results)
 
     async def _try(self, waiting: Sequence[Checked]) -> list[ChainError | None]:
         """Return for each batch why the contract does not take it, or None."""

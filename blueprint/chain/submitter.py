@@ -234,21 +234,21 @@ class Submitter:
         free = self._policy.max_in_flight - len(self._pipeline.unmined)
         if free <= 0:
             return
-        most = min(self._batch_limit, self._precheck.largest_count(outlook.gas_limit))
+        precheck, block_gas = self._precheck, outlook.gas_limit
+        most = min(self._batch_limit, precheck.largest_count(block_gas))
         results = self._ledger.ready(free * most, self._cursor - self._policy.confirmations)
         self._has_backlog = False
         if not results:
             return
-        offer = self._fees.offer(outlook.base_fee_wei, outlook.tip_wei)
-        if offer is None:
+        fees, base_fee_wei = self._fees, outlook.base_fee_wei
+        if (offer := fees.offer(base_fee_wei, outlook.tip_wei)) is None:
             self._has_backlog = True
-            _log.warning(
-                "fee_above_cap", base_fee_wei=outlook.base_fee_wei, cap_wei=self._fees.max_fee_cap_wei
-            )
+            _log.warning("fee_above_cap", base_fee_wei=base_fee_wei, cap_wei=fees.max_fee_cap_wei)
             return
-        batches = list(pack(results, max_count=most))
+        room = precheck.gas_room(block_gas)
+        batches = list(pack(results, max_count=most, max_gas=room, gas_of=precheck.gas_of))
         self._is_sending = True
-        passed, refused = await self._precheck.check(batches[:free], outlook.gas_limit)
+        passed, refused = await precheck.check(batches[:free], block_gas)
         self._give_up(refused)
         if self._in_doubt or len(results) == free * most or max(len(batches), len(passed)) > free:
             self.wake()

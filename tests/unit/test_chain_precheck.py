@@ -70,17 +70,36 @@ def ids(batches: list[Batch]) -> list[list[int]]:
     return [[one.key.call_id for one in batch.results] for batch in batches]
 
 
+def packed(waiting: list[ReadyResult], *, max_gas: int = 10**9, **bounds: int) -> list[Batch]:
+    """Pack outputs that need as much gas as they have bytes."""
+    return list(pack(waiting, max_gas=max_gas, gas_of=lambda one: len(one.output), **bounds))
+
+
 def test_batches_keep_services_apart() -> None:
     """One transaction answers one service, in the order of the outputs."""
     waiting = [result(0), result(0, service_id=1), result(1), result(1, service_id=1)]
-    assert ids(list(pack(waiting, max_count=10))) == [[0, 1], [0, 1]]
+    assert ids(packed(waiting, max_count=10)) == [[0, 1], [0, 1]]
 
 
-def test_batches_are_bounded_in_count_and_bytes() -> None:
-    """Neither limit is exceeded, and an output beyond the limit travels alone."""
+def test_batches_are_bounded_in_count_bytes_and_gas() -> None:
+    """No limit is exceeded, and an output beyond one travels alone."""
     waiting = [result(n, size=400) for n in range(5)] + [result(5, size=5_000), result(6)]
-    assert ids(list(pack(waiting, max_count=2))) == [[0, 1], [2, 3], [4, 5], [6]]
-    assert ids(list(pack(waiting, max_count=9, max_bytes=1_200))) == [[0, 1], [2, 3], [4], [5], [6]]
+    assert ids(packed(waiting, max_count=2)) == [[0, 1], [2, 3], [4, 5], [6]]
+    assert ids(packed(waiting, max_count=9, max_bytes=1_200)) == [[0, 1], [2, 3], [4], [5], [6]]
+    assert ids(packed(waiting, max_count=9, max_gas=900)) == [[0, 1], [2, 3], [4], [5], [6]]
+
+
+async def test_a_full_batch_is_sent_without_an_estimate() -> None:
+    """What is packed by the precheck's own measure has room in a transaction, so nothing is asked twice."""
+    rpc = ScriptedRpc()
+    subject = precheck(rpc)
+    waiting = [result(n, size=200) for n in range(60)]
+    room = subject.gas_room(BLOCK_GAS)
+    batches = list(pack(waiting, max_count=128, max_gas=room, gas_of=subject.gas_of))
+    passed, refused = await subject.check(batches, BLOCK_GAS)
+    assert [one.batch for one in passed] == batches
+    assert not refused
+    assert "eth_estimateGas" not in rpc.asked
 
 
 def test_a_lone_output_uses_the_plain_function() -> None:
