@@ -8,6 +8,7 @@ import click
 import httpx
 
 from blueprint.chain.deployment import CallResult, Deployment, submit_job, wait_result
+from blueprint.chain.wire import to_hex
 from blueprint.cli.account import load_signer
 from blueprint.cli.answer import answer_json, answer_summary, read_answer
 from blueprint.cli.exits import ExitCode
@@ -15,7 +16,7 @@ from blueprint.cli.link import connected
 from blueprint.cli.outcome import bytes_json, write_streams
 from blueprint.cli.program import program_options, read_program
 from blueprint.cli.session import Session, node_command
-from blueprint.errors import BlueprintError, ConfigError, Rejection
+from blueprint.errors import BlueprintError, ConfigError, Rejection, RevertedError
 from blueprint.types import Address
 from jobs.execute import EXECUTE_INDEX
 from jobs.execute_codec import (
@@ -143,7 +144,15 @@ async def _submit(
             session.say(
                 f"submitting {len(inputs)} bytes to service {service_ids[0]} on chain {link.chain_id}"
             )
-        key = await submit_job(link.rpc, signer, target, EXECUTE_INDEX, inputs)
+        try:
+            key = await submit_job(link.rpc, signer, target, EXECUTE_INDEX, inputs)
+        except RevertedError as error:
+            if error.data:
+                raise
+            raise RevertedError(
+                f"contract {to_hex(link.contract)} refused the job without a reason ({error}); "
+                "check that --contract is a job contract, and --service-ids"
+            ) from error
         if watch:
             session.say(f"submitted: call {key.service_id}/{key.call_id}; waiting for the answer")
         found = await wait_result(link.rpc, key, wait_s, from_block=link.head_number)

@@ -261,6 +261,14 @@ def test_submission_of_a_stranger_is_refused_with_the_contracts_reason(
     assert (result.returncode, "NotPermittedCaller" in result.stderr) == (1, True)
 
 
+def test_contract_of_another_kind_is_told(tmp_path: Path, chain: dict[str, Any]) -> None:
+    """A contract that knows no jobs reverts without a reason; the error says what to look at."""
+    (tmp_path / "a.py").write_text("print(1)")
+    where = ["--rpc-url", chain["ws_url"], "--contract", chain["manager"]]
+    result = run("submit", "a.py", *where, folder=tmp_path, **key(chain, CALLER))
+    assert (result.returncode, "check that --contract is a job contract" in result.stderr) == (1, True)
+
+
 def test_unanswered_submission_times_out_with_a_reason(tmp_path: Path, chain: dict[str, Any]) -> None:
     """Without a node the wait ends with the time that was allowed."""
     (tmp_path / "a.py").write_text("print(1)")
