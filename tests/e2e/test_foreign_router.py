@@ -84,6 +84,7 @@ async def loop(state: Path, *, declared: bool) -> AsyncIterator[Caller]:
             yield Caller(rpc, owner, deployment)
 
 
+@pytest.mark.slow
 async def test_a_job_of_every_kind_is_served_by_the_schema_that_the_chain_declares(tmp_path: Path) -> None:
     """Each of the 23 kinds goes in and comes back through TLV; what only the node refuses is in `error`."""
     assert {field.kind for schema in SCHEMAS.values() for field in parse_schema(schema.params)} >= (
