@@ -5,6 +5,7 @@ sandbox makes itself. Users' and the service's own files (``/root``, ``/home``, 
 """
 
 import os
+import time
 from pathlib import Path
 
 from sandbox.errors import SandboxUnavailableError
@@ -31,6 +32,11 @@ MERGED_USR = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 MADE_INSIDE = frozenset(
     {"boot", "dev", "home", "lost+found", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp", "work"}
 )
+
+# SECURITY: flock(2) takes a descriptor that only reads, and all sandboxes share a tree: who locked
+# a file that a tool locks too would stop the tool in every other sandbox. Each gets a file of its own
+# (test_lock_on_a_file_of_the_tree_stops_nobody_else).
+LOCKED_FILES = ("usr/lib/go-cache/trim.txt",)
 
 TEXTS = [
     ("etc/passwd", f"root:x:0:0:root:/:/bin/false\nsandbox:x:{INSIDE_ID}:{INSIDE_ID}:sandbox:/tmp:/bin/sh\n"),
@@ -59,7 +65,9 @@ def _host_layout() -> Layout:
 
 
 def _tree_layout(tree: Path) -> Layout:
-    return _show(tree, [path for path in sorted(tree.iterdir()) if path.name not in MADE_INSIDE], [])
+    # The go command looks there when it last cleared its cache of old entries; it finds that it just has.
+    texts = [(path, str(int(time.time()))) for path in LOCKED_FILES if (tree / path).is_file()]
+    return _show(tree, [path for path in sorted(tree.iterdir()) if path.name not in MADE_INSIDE], texts)
 
 
 def _show(root: Path, paths: list[Path], texts: list[tuple[str, str]]) -> Layout:

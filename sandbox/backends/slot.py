@@ -167,6 +167,10 @@ class SlotSandbox:
         finally:
             for descriptor in folders:
                 os.close(descriptor)
+        if answer["error"] and answer["errno"] in OUR_SHORTAGES:
+            raise SystemFailureError(
+                f"{answer['error']}: this machine is short of something, try again later"
+            )
         if answer["error"]:
             raise SandboxUnavailableError(
                 f"{answer['error']}; the service needs CAP_SYS_ADMIN and unconfined mounts"

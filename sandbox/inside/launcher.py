@@ -94,7 +94,7 @@ class Launcher:
         try:
             build_root(layout, self._box_fd)
         except OSError as exc:
-            wire.send(self._channel, {"error": f"the root could not be built: {exc}"})
+            wire.send(self._channel, {"error": f"the root could not be built: {exc}", "errno": exc.errno})
             return
         wire.send(self._channel, {"error": ""})
         while True:

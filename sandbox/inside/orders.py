@@ -29,7 +29,7 @@ class Layout(NamedTuple):
     links: list[tuple[str, str]]
     """Target, path inside: symbolic links."""
     texts: list[tuple[str, str]]
-    """Path inside, text: small files that we write ourselves."""
+    """Path inside, text: small files of the sandbox's own, laid over the tree's where it has them."""
     owner_uid: int
     """The user and group on this machine that ``INSIDE_ID`` is mapped to."""
     init_uid: int

@@ -75,8 +75,11 @@ def build_root(layout: Layout, box_fd: int) -> None:
         _make_parents(path)
         os.symlink(target, path)
     for path, text in layout.texts:
-        _make_parents(path)
-        _write(path, text)
+        if os.path.lexists(path):
+            _cover(path, text)
+        else:
+            _make_parents(path)
+            _write(path, text)
     os.mkdir("proc")
     _attach_box(box_fd)
     restrict(root_fd, read_only=True, recursive=False)
@@ -120,6 +123,16 @@ def _attach_at(descriptor: int, path: str, *, keep: bool = False) -> None:
     attach(descriptor, path)
     if not keep:
         os.close(descriptor)
+
+
+def _cover(path: str, text: str) -> None:
+    """Lay a small file of the sandbox's own over a file of the tree."""
+    _write("cover", text)
+    descriptor = clone_tree("cover", recursive=False)
+    restrict(descriptor, read_only=True)
+    attach(descriptor, path)
+    os.close(descriptor)
+    os.unlink("cover")
 
 
 def _make_parents(path: str) -> None:

@@ -6,14 +6,18 @@ descriptor is left.
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
 
+import asyncio
 from dataclasses import dataclass, replace
 
 import pytest
 
 from sandbox.backends.backend import StageOrder
 from sandbox.backends.slot import SlotBackend
-from sandbox.request import Limits
+from sandbox.executor import CodeExecutor
+from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus, LimitKind
+from sandbox.rootfs import find_tree
+from tests.conftest import state_dir
 from tests.support.sandboxes import MIB, SMALL, host_python, python_request, sandboxes
 
 pytestmark = pytest.mark.root
@@ -385,3 +389,36 @@ async def test_files_of_a_stage_count_against_the_memory_of_the_next() -> None:
     assert outcomes["compile"].exit_code == 0
     assert outcomes["run"].usage.oom_kills > 0
     assert 8 < int(outcomes["run"].stdout.data.split()[-1]) <= 32
+
+
+LOCK_ALL = """
+import fcntl, os, time
+held = []
+for folder, _, names in os.walk('/usr/lib/go-cache'):
+    for name in names[:200 - len(held)]:
+        held.append(os.open(os.path.join(folder, name), os.O_RDONLY)); fcntl.flock(held[-1], fcntl.LOCK_EX)
+print(len(held), flush=True)
+time.sleep(20)
+"""
+
+
+@pytest.mark.tree
+async def test_lock_on_a_file_of_the_tree_stops_nobody_else() -> None:
+    """A program that locks the files of Go's cache for 20 seconds does not hold up another's compilation."""
+    tree = find_tree(state_dir())
+    assert tree is not None
+    executor = CodeExecutor(tree, SlotBackend(), limits=Limits(wall_time_s=60.0), max_concurrent=2)
+    module = [
+        SourceFile(path="go.mod", content=b"module x\n\ngo 1.21\n"),
+        SourceFile(path="main.go", content=b"//go:build linux\n\npackage main\n\nfunc main() { print(7) }\n"),
+    ]
+    try:
+        locker = asyncio.ensure_future(executor.execute(python_request(LOCK_ALL)))
+        await asyncio.sleep(1)
+        victim = await executor.execute(ExecutionRequest(language="go", files=module, entry_point="main.go"))
+        has_ended = locker.done()
+        locker.cancel()
+        await asyncio.gather(locker, return_exceptions=True)
+    finally:
+        await executor.aclose()
+    assert (victim.stderr.data, has_ended) == (b"7", False), victim.error_message

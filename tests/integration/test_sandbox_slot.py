@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -385,3 +386,22 @@ def test_program_is_born_into_its_version_2_group() -> None:
     finally:
         folder.rmdir()
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [f"/{name}", "/"], "")
+
+
+async def test_service_without_descriptors_fails_in_a_way_that_can_be_repeated() -> None:
+    """However few descriptors are left, a result or a retryable failure comes back, and nothing stays."""
+    async with sandboxes() as executor:
+        assert (await executor.execute(python_request("print('well')"))).stdout.data == b"well\n"
+        used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - read at once, without a thread
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        ends = []
+        for spare in range(0, 20, 2):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, hard))
+            try:
+                ends.append((await executor.execute(python_request("open('o', 'w')"))).status)
+            except SystemFailureError as exc:
+                ends.append(exc.retryable)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert ends[0] is True
+    assert ends[-1] is ExecutionStatus.SUCCESS

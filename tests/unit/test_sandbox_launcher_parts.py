@@ -233,3 +233,15 @@ def test_rlimits_leave_address_space_and_threads_alone() -> None:
         5,
         6,
     )
+
+
+def test_file_that_tools_lock_is_each_sandboxs_own(tmp_path: Path) -> None:
+    """Where the tree has a file that a tool locks, another is laid over it."""
+    folder = tmp_path / "usr/lib/go-cache"
+    folder.mkdir(parents=True)
+    tree = LanguageTree(path=tmp_path, digest="", kind="debian", runtimes=())
+    assert layout_of(tree).texts == []
+    (folder / "trim.txt").write_text("1")
+    ((path, text),) = layout_of(tree).texts
+    assert path == "usr/lib/go-cache/trim.txt"
+    assert int(text) > 1
