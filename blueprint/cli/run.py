@@ -125,7 +125,7 @@ def _build_node(session: Session, link: Link, signer: Signer, journal: Journal, 
         chain_id=link.chain_id,
         service_ids=settings.service_ids,
         window=journal.window(),
-        start_block=settings.start_block,
+        start_block=link.head_number if settings.start_block is None else settings.start_block,
         poll_s=settings.poll_interval_s,
     )
     submitter = Submitter(
@@ -157,6 +157,8 @@ async def _serve(
     async with server, asyncio.TaskGroup() as group:
         running = group.create_task(node.run(), name="node")
         stopping = group.create_task(_stop_on_signal(node, stop), name="signals")
+        while settings.start_block is None and node.health().cursor is None and not running.done():
+            await asyncio.sleep(_READY_LOOK_S)  # a caller who is told that we serve can rely on it
         session.emit({**facts, "url": server.url}, f"node at {server.url}")
         session.suggest(f"blueprint status --url {server.url}")
         await running

@@ -90,6 +90,14 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     assert made.close() == [0, 0]
 
 
+def test_node_that_says_it_serves_has_read_the_chain(tmp_path: Path) -> None:
+    """From the moment at which a node names its address, a call can be submitted and will be seen."""
+    made = Loop(tmp_path)
+    ready = httpx.get(f"{made.url}/readyz", trust_env=False)
+    assert made.close() == [0, 0]
+    assert ready.status_code == 200, ready.text
+
+
 def test_program_in_answer_out(loop: Loop) -> None:
     """Standard input, arguments and variables reach the program; its output comes back byte for byte."""
     (loop.folder / "in").write_text("abc")
