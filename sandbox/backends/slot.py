@@ -21,6 +21,7 @@ from sandbox.backends.report import outcome_of, task_of
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.inside import wire
 from sandbox.inside.init import WALLS
+from sandbox.inside.launcher import Launcher
 from sandbox.inside.orders import pack
 from sandbox.inside.root import BOX_FOLDERS
 from sandbox.kernel.cgroups import Group
@@ -34,8 +35,9 @@ from sandbox.tree import LanguageTree
 __all__ = ["SlotBackend", "SlotSandbox"]
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+# Imported here too, so that its bytecode is kept: a launcher writes none and would compile at every start.
 START = (
-    f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from sandbox.inside.launcher import main; main()"
+    f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from {Launcher.__module__} import main; main()"
 )
 UID_BASE = 700_000_000
 UID_COUNT = 1_000_000
