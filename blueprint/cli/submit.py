@@ -38,6 +38,7 @@ _SETTINGS = (
     "keystore", "keystore_password_file", "private_key_file", "inputs_max_bytes",
 )  # fmt: skip
 _FETCH_TIMEOUT_S = 30.0
+_MAX_FETCH_BYTES = 64 * 1024 * 1024
 
 
 @click.command("submit", help="Submit a program (a file or a folder) as a job call and print the answer.")
@@ -99,27 +100,35 @@ def to_chain(request: ExecutionRequest) -> ExecuteRequest:
     )
 
 
-def fetch_bundle(outputs_url: str, answer: ExecuteResult) -> OutputBundle:
+def fetch_bundle(
+    outputs_url: str, answer: ExecuteResult, *, max_bytes: int = _MAX_FETCH_BYTES
+) -> OutputBundle:
     """Fetch the whole output from a node and check it against the digest in the answer.
 
     Raises:
         BlueprintError: the node does not have it, cannot be reached, or sent other bytes.
     """
     url = f"{outputs_url.rstrip('/')}/outputs/{answer.output_digest.hex()}"
+    received = bytearray()
     try:
-        response = httpx.get(url, timeout=_FETCH_TIMEOUT_S)
-        response.raise_for_status()
+        with httpx.stream("GET", url, timeout=_FETCH_TIMEOUT_S) as response:
+            response.raise_for_status()
+            for piece in response.iter_bytes():
+                received += piece
+                if len(received) > max_bytes:
+                    raise BlueprintError(f"{url} sends more than {max_bytes} bytes: it was given up")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BlueprintError(
             f"cannot fetch the whole output: {error}; is this the node's HTTP address?"
         ) from error
-    if bundle_digest(response.content) != answer.output_digest:
-        got = hashlib.sha256(response.content).hexdigest()
+    content = bytes(received)
+    if bundle_digest(content) != answer.output_digest:
+        got = hashlib.sha256(content).hexdigest()
         raise BlueprintError(
             f"{url} sent bytes with digest {got}: they are not the output and were discarded"
         )
     try:
-        return decode_bundle(response.content)
+        return decode_bundle(content)
     except Rejection as error:
         raise BlueprintError(f"{url} is no output bundle of this version: {error}") from error
 

@@ -56,6 +56,12 @@ def test_other_bytes_are_discarded(content: bytes) -> None:
         fetch_bundle(url, ANSWER)
 
 
+def test_endless_answer_is_given_up() -> None:
+    """A server that sends on and on cannot fill the caller's memory."""
+    with serving(bytes(3_000_000)) as url, pytest.raises(BlueprintError, match="more than 1000000 bytes"):
+        fetch_bundle(url, ANSWER, max_bytes=1_000_000)
+
+
 def test_bytes_with_the_digest_that_are_no_bundle_are_an_error() -> None:
     """A node of another version may keep another form; that is told."""
     answer = ExecuteResult(status=0, output_digest=sha256(b"another form").digest())
