@@ -115,6 +115,7 @@ class Node:
         self._work = asyncio.Event()
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
+        self._placed = asyncio.Event()
         self._is_running = False
         self._cursor: int | None = None
         self._head: int | None = None
@@ -131,6 +132,8 @@ class Node:
         """
         self._is_running = True
         self._cursor = self._journal.cursor()
+        if self._cursor is not None:
+            self._placed.set()
         self._submitter.advance(-1 if self._cursor is None else self._cursor, is_fork=True)
         _log.info("node_started", cursor=self._cursor, calls=_named(self._journal.counts()))
         ended_by: ExceptionGroup[Exception] | None = None
@@ -175,6 +178,10 @@ class Node:
             calls=self._journal.counts(),
         )
 
+    async def wait_placed(self) -> None:
+        """Wait until the journal has a place in the chain: no call after it is missed, over restarts too."""
+        await self._placed.wait()
+
     async def is_ready(self) -> bool:
         """Say whether the node works and has read the chain to near its head, which it asks the end point."""
         if not self._is_running or self._stop.is_set() or self._cursor is None:
@@ -195,6 +202,7 @@ class Node:
         elif update.fork_number is not None:
             self._cursor = update.fork_number
         self._head = update.head_number
+        self._placed.set()
         if applied.is_fork:
             _log.warning("reorg_detected", fork_number=update.fork_number, head_number=update.head_number)
         for key in applied.cancelled:

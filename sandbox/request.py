@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from sandbox import wellformed
 from sandbox.errors import RequestError
 
-__all__ = ["Dependency", "ExecutionRequest", "Limits", "SourceFile"]
+__all__ = ["MIB", "Dependency", "ExecutionRequest", "Limits", "SourceFile"]
 
 MIB = 1024 * 1024
 

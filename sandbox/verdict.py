@@ -8,6 +8,7 @@ limit and still succeeded has succeeded, and ``limits_hit`` tells the rest.
 from signal import Signals
 
 from sandbox.backends.backend import StageOrder, StageOutcome
+from sandbox.request import MIB
 from sandbox.result import ExecutionStatus, LimitKind
 
 __all__ = ["judge", "message_of"]
@@ -54,7 +55,7 @@ def message_of(status: ExecutionStatus, order: StageOrder, outcome: StageOutcome
         ExecutionStatus.COMPILATION_ERROR: f"the compiler ended with {ending}; stderr holds its output",
         ExecutionStatus.TIMEOUT: f"killed after {limits.wall_time_s:g} s of wall time",
         ExecutionStatus.CPU_LIMIT: f"used more than {limits.cpu_time_s:g} s of CPU time",
-        ExecutionStatus.MEMORY_LIMIT: f"used more than {limits.memory_bytes} bytes of memory",
+        ExecutionStatus.MEMORY_LIMIT: f"used more than {limits.memory_bytes / MIB:g} MiB of memory",
         ExecutionStatus.DISK_LIMIT: (
             f"ended with {ending} after the disk quota was used up "
             f"({limits.disk_bytes} bytes, {limits.inodes} files and folders)"

@@ -136,10 +136,12 @@ async def _demonstrate(session: Session, narrator: Narrator, plan: _Plan, *, use
         folder = stack.enter_context(scratch_folder("blueprint-demo-"))
         stage = await _set_up(stack, session, narrator, plan, folder=folder, use_anvil=use_anvil)
         rows, contract_answer = await _run_cases(narrator, plan, stage)
+        is_right = all(row.verdict.is_right for row in rows) and contract_answer.is_right
+        for line in () if is_right else stage.node.complaints():
+            narrator.say(f"the node's log: {line}", "yellow")
         narrator.say("stopping node and chain")
     narrator.say("stopped; no process and no file is left behind")
     _show(narrator, plan, stage, rows, contract_answer)
-    is_right = all(row.verdict.is_right for row in rows) and contract_answer.is_right
     return ExitCode.OK if is_right else ExitCode.FAILURE
 
 

@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ __all__ = ["NodeProcess", "running_node"]
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 15.0
 _LAST_LINES: Final = 3
+_COMPLAINTS: Final = 5
+_COMPLAINT: Final = re.compile(r'"level": ?"(warning|error|critical)"')
 _PR_SET_PDEATHSIG: Final = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,6 +41,11 @@ class NodeProcess:
     facts: dict[str, Any]
     """What the node said of itself: services, back end, what is not enforced, languages, HTTP address."""
     log: Path
+
+    def complaints(self) -> list[str]:
+        """The newest warnings and errors of its log, each as it stands there."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line for line in lines if _COMPLAINT.search(line)][-_COMPLAINTS:]
 
     async def fail_when_it_ends(self) -> None:
         """Wait for the process; its end before it was asked to stop is an error.

@@ -45,7 +45,6 @@ _SETTINGS = (
     "log_level", "log_format",
 )  # fmt: skip
 _GWEI = 10**9
-_READY_LOOK_S = 0.05
 
 
 @click.command("run", help="Run the node: follow a contract's job calls and answer each exactly once.")
@@ -157,8 +156,10 @@ async def _serve(
     async with server, asyncio.TaskGroup() as group:
         running = group.create_task(node.run(), name="node")
         stopping = group.create_task(_stop_on_signal(node, stop), name="signals")
-        while settings.start_block is None and node.health().cursor is None and not running.done():
-            await asyncio.sleep(_READY_LOOK_S)  # a caller who is told that we serve can rely on it
+        if settings.start_block is None:  # else the place may lie in the future
+            placed = group.create_task(node.wait_placed(), name="place")
+            await asyncio.wait((running, placed), return_when=asyncio.FIRST_COMPLETED)
+            placed.cancel()
         session.emit({**facts, "url": server.url}, f"node at {server.url}")
         session.suggest(f"blueprint status --url {server.url}")
         await running
