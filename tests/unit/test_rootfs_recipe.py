@@ -127,8 +127,11 @@ def test_bootstrap_log_becomes_phases_bytes_and_packages() -> None:
     ]  # fmt: skip
     counted = [(step.done, step.total, step.unit) for step in steps if step.total is not None]
     assert counted == [
-        (1_500_000, 1_500_000, "bytes"), (2, 2, "packages"), (2_000_000, 2_000_000, "bytes"), (1, 1, "packages"),
-    ]  # fmt: skip
+        (1_500_000, 1_500_000, "bytes"),
+        (2, 2, "packages"),
+        (2_000_000, 2_000_000, "bytes"),
+        (1, 1, "packages"),
+    ]
 
 
 def test_reports_are_spaced_but_the_last_is_never_left_out() -> None:
