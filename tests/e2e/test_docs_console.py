@@ -61,6 +61,9 @@ def test_there_are_console_blocks() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link of a page names a file that exists."""
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+    """Every relative link of a page, and every path of ours that it names, leads to a file that exists."""
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for named in re.findall(r"`((?:tests|blueprint|sandbox|jobs|contracts|examples)/[\w./]+)`", text):
+        assert (PROJECT / named).exists(), f"{page.name}: {named}"
