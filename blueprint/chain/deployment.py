@@ -7,12 +7,13 @@ because it was sent.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
 
 import contracts
+from blueprint.chain.ledger import TransactionSigner
 from blueprint.chain.protocol import TOPICS, encode_submit_job
 from blueprint.chain.rpc import Rpc
 from blueprint.chain.wire import (
@@ -35,7 +36,6 @@ __all__ = [
     "CallResult",
     "Deployment",
     "JobSpec",
-    "TransactionSigner",
     "deploy_consumer",
     "deploy_contract",
     "deploy_local",
@@ -55,36 +55,6 @@ _SERVICE_ACTIVATED = to_hex(TOPICS["ServiceActivated(uint64,uint64,uint64,uint8)
 _REGISTER_BLUEPRINT = ("registerBlueprint", ("address", "(string,bytes,bytes)[]", "uint8", "uint256"))
 _ACTIVATE_SERVICE = ("activateService", ("uint64", "address[]", "address[]", "uint64"))
 _PERMIT_CALLER = ("permitCaller", ("uint64", "address", "bool"))
-
-
-class _Signed(Protocol):
-    @property
-    def raw(self) -> bytes: ...
-
-    @property
-    def hash(self) -> Hash: ...
-
-
-class TransactionSigner(Protocol):
-    """What is needed of an account here; ``blueprint.chain.signer.Signer`` is the real one."""
-
-    @property
-    def address(self) -> Address:
-        """The account's address."""
-
-    def sign_transaction(
-        self,
-        *,
-        chain_id: int,
-        nonce: int,
-        to: Address | None,
-        data: bytes,
-        gas: int,
-        max_fee_wei: int,
-        max_priority_fee_wei: int,
-        value_wei: int = 0,
-    ) -> _Signed:
-        """Sign an EIP-1559 transaction; ``to`` is None for a contract creation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
