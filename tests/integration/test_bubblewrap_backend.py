@@ -188,7 +188,7 @@ async def test_processes_are_bounded() -> None:
     code = (
         "import os, time\nn = 0\ntry:\n    while n < 100:\n"
         "        if os.fork() == 0:\n            time.sleep(5); os._exit(0)\n"
-        "        n += 1\nexcept OSError: pass\nprint(n, flush=True)\nos._exit(0)\n"
+        "        n += 1\nexcept OSError: pass\nprint(n, flush=True)\ntime.sleep(2)\nos._exit(0)\n"
     )
     result = await execute(python_request(code))
     if os.geteuid() == 0:

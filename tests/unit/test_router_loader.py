@@ -70,8 +70,10 @@ async def test_router_loader_runs_the_small_examples() -> None:
 
 def test_router_loader_appends_the_folder_so_that_it_shadows_nothing() -> None:
     """What is installed comes first, whatever lies in the folder."""
+    before = [entry for entry in sys.path if entry != str(EXAMPLES)]
+    sys.path[:] = before
     load_router("hello_job", folder=EXAMPLES)
-    assert sys.path[-1] == str(EXAMPLES)
+    assert sys.path == [*before, str(EXAMPLES)]
 
 
 @pytest.mark.parametrize(
