@@ -429,7 +429,7 @@ async def test_silence_closes_a_half_open_connection():
 
 async def test_one_slow_answer_does_not_cost_the_connection():
     """While other messages come, a slow call fails alone."""
-    async with Stream(timeout_s=0.05) as stream:
+    async with Stream(timeout_s=0.3) as stream:
         slow = stream.ask(1)
         await stream.sent()
         stream.connections[0].incoming.put_nowait({"method": "eth_subscription", "params": {}})
