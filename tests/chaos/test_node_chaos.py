@@ -88,7 +88,7 @@ class Storm:
         """Add a block ten times a second, until cancelled.
 
         The test mines by itself: with anvil's own timer a batch's logs were seen twice once in a dozen runs,
-        presumably because the timer fired in the middle of ``anvil_reorg``. The contract refuses a second result.
+        presumably because it fired in the middle of ``anvil_reorg``. The contract refuses a second result.
         """
         while True:
             async with self._chain_lock:
