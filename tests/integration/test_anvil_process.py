@@ -1,6 +1,7 @@
 """The child process that anvil is: how it starts, what it says when it cannot, and that it always ends."""
 
 import asyncio
+import os
 import signal
 import sys
 import tempfile
@@ -57,7 +58,7 @@ async def test_anvil_mines_by_the_clock() -> None:
 
 
 @pytest.mark.anvil
-async def test_anvil_dies_with_a_killed_parent() -> None:
+async def test_anvil_dies_with_a_killed_parent(tmp_path: Path) -> None:
     """After SIGKILL to the program that started it, anvil is gone too."""
     program = (
         "import asyncio\n"
@@ -68,7 +69,10 @@ async def test_anvil_dies_with_a_killed_parent() -> None:
         "        await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, cwd=PROJECT, stdout=PIPE)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}  # who is killed leaves its folder there
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, cwd=PROJECT, stdout=PIPE, env=environment
+    )
     assert parent.stdout is not None
     child = psutil.Process(int(await parent.stdout.readline()))
     assert child.is_running()
