@@ -1,37 +1,25 @@
-"""Every setting of the node: name, type, unit, default, and where a value may come from.
-
-A value is taken from the first of: command line, environment (``BLUEPRINT_*``), ``.env``, ``blueprint.toml``,
-default. A wrong value is a `ConfigError` that names the setting, the place it came from and what is expected.
+"""Every setting of the node: name, type, unit and default; `blueprint.settings_sources` says where from.
 
 Invariant: a `Settings` that exists is complete and consistent; it never changes.
 """
 
-import difflib
-import os
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import sha3
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 from typing_extensions import override
 
-from blueprint.errors import ConfigError
 from blueprint.types import Address
 
-__all__ = ["ENV_PREFIX", "LoadedSettings", "Settings", "load_settings", "parse_address", "setting_group"]
+__all__ = ["ENV_PREFIX", "Settings", "parse_address", "setting_group"]
 
 ENV_PREFIX = "BLUEPRINT_"
 KIB = 1024
@@ -200,8 +188,40 @@ class Settings(BaseSettings):
     limit_disk_bytes: int = _setting(
         "Sandbox", 100 * MIB, "Most bytes written to disk by one execution.", ge=MIB
     )
+    limit_inodes: int = _setting("Sandbox", 10_000, "Most files and folders of one execution.", ge=16)
+    limit_file_size_bytes: int = _setting(
+        "Sandbox", 10 * MIB, "Largest single file that a program may write, in bytes.", ge=KIB
+    )
+    limit_output_bytes: int = _setting(
+        "Sandbox", MIB, "How much of stdout, and of stderr, is kept, in bytes; the rest is counted.", ge=KIB
+    )
     limit_processes: int = _setting(
         "Sandbox", 10, "Most processes of one program at the same time.", ge=1, le=4096
+    )
+    compile_wall_time_s: float = _setting(
+        "Sandbox", 120.0, "Most wall-clock time of compiling, in seconds.", gt=0, le=3600
+    )
+    compile_memory_bytes: int = _setting(
+        "Sandbox", 512 * MIB, "Most memory of compiling, in bytes.", ge=16 * MIB
+    )
+    install_wall_time_s: float = _setting(
+        "Sandbox", 240.0, "Most wall-clock time of installing dependencies, in seconds.", gt=0, le=3600
+    )
+    install_memory_bytes: int = _setting(
+        "Sandbox",
+        2048 * MIB,
+        "Most memory of installing dependencies, in bytes; what is written counts as memory.",
+        ge=64 * MIB,
+    )
+    install_disk_bytes: int = _setting(
+        "Sandbox", 1024 * MIB, "Most bytes written by installing dependencies.", ge=MIB
+    )
+    request_deadline_s: float = _setting(
+        "Sandbox",
+        600.0,
+        "Most wall-clock time of all stages of one execution together, in seconds.",
+        gt=0,
+        le=7200,
     )
 
     http_host: str = _setting("HTTP", "127.0.0.1", "Address that the HTTP server listens on.", min_length=1)
@@ -262,104 +282,3 @@ def setting_group(name: str) -> str:
     """Return the heading under which a setting is documented."""
     extra = Settings.model_fields[name].json_schema_extra
     return str(extra["group"]) if isinstance(extra, dict) else "Other"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedSettings:
-    """The settings and where each one came from."""
-
-    settings: Settings
-    origins: Mapping[str, str]
-    """Setting to ``command line``, ``environment`` or a file's name; what is absent has its default."""
-    warnings: tuple[str, ...]
-    """Variables with our prefix that name no setting: probably mistyped."""
-
-
-def load_settings(
-    flags: Mapping[str, object], *, env_file: Path = Path(".env"), toml_file: Path | None = None
-) -> LoadedSettings:
-    """Merge the five sources, the first one that has a value wins, and check the result.
-
-    Args:
-        flags: values from the command line by setting name; None means not given.
-        env_file: a file of ``BLUEPRINT_NAME=value`` lines; need not exist.
-        toml_file: a TOML file with setting names as keys; None takes ``blueprint.toml`` if it exists.
-
-    Raises:
-        ConfigError: an unknown key in the TOML file, an unreadable file, or a wrong value.
-    """
-    layers: list[tuple[str, Mapping[str, object]]] = [
-        ("command line", {name: value for name, value in flags.items() if value is not None}),
-        ("environment", _known(EnvSettingsSource(Settings, env_ignore_empty=True)())),
-        (str(env_file), _known(DotEnvSettingsSource(Settings, env_file=env_file, env_ignore_empty=True)())),
-    ]
-    path = toml_file or Path("blueprint.toml")
-    if toml_file is not None or path.exists():
-        layers.append((str(path), _read_toml(path)))
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for origin, values in layers:
-        for name, value in values.items():
-            if name not in merged:
-                merged[name] = value
-                origins[name] = origin
-    try:
-        settings = Settings(**merged)
-    except ValidationError as error:
-        raise ConfigError(
-            _explain(error.errors(include_url=False, include_context=False)[0], merged, origins)
-        ) from None
-    return LoadedSettings(settings=settings, origins=origins, warnings=_mistyped())
-
-
-def _known(values: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in values.items() if name in Settings.model_fields}
-
-
-def _close(name: str) -> str:
-    match = difflib.get_close_matches(name, list(Settings.model_fields), n=1)
-    return match[0] if match else ""
-
-
-def _mistyped() -> tuple[str, ...]:
-    found = []
-    for variable in sorted(os.environ):
-        name = variable.removeprefix(ENV_PREFIX).lower()
-        if variable.startswith(ENV_PREFIX) and name not in Settings.model_fields:
-            near = _close(name)
-            hint = f"; did you mean {ENV_PREFIX}{near.upper()}?" if near else ""
-            found.append(f"{variable} is set in the environment but is no setting{hint}")
-    return tuple(found)
-
-
-def _read_toml(path: Path) -> dict[str, object]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
-    for name in values:
-        if name not in Settings.model_fields:
-            near = _close(name)
-            hint = f"did you mean {near}?" if near else "`blueprint reference settings` lists them."
-            raise ConfigError(f"{path} sets {name}, which is no setting; {hint}")
-    return values
-
-
-def _explain(error: ErrorDetails, merged: Mapping[str, object], origins: Mapping[str, str]) -> str:
-    """One line: the setting as its source spells it, the source, what is expected, what came."""
-    expected = error["msg"].removeprefix("Value error, ")
-    expected = expected[0].lower() + expected[1:]
-    if not error["loc"]:
-        return f"settings contradict each other: {expected}"
-    name = str(error["loc"][0])
-    origin = origins.get(name, "default")
-    spelled = name
-    if origin == "command line":
-        spelled = "--" + name.replace("_", "-")
-    elif not origin.endswith(".toml"):
-        spelled = ENV_PREFIX + name.upper()
-    value = merged.get(name)
-    field = Settings.model_fields.get(name)
-    is_secret = field is None or "Secret" in str(field.annotation)
-    shown = "" if is_secret else f", received {str(value)[:80]!r}"
-    return f"{spelled} (from {origin}): {expected}{shown}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from sandbox.backends.backend import Backend
 from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
+from sandbox.bounds import StageBounds
 from sandbox.check import Level, check
 from sandbox.errors import RequestError, SandboxError, SandboxUnavailableError
 from sandbox.executor import CodeExecutor
@@ -80,7 +81,10 @@ async def _run(options: argparse.Namespace) -> int:
     )
     backend: Backend = SlotBackend() if os.geteuid() == 0 else BubblewrapBackend()
     executor = CodeExecutor(
-        _tree(options), backend, limits=Limits(memory_bytes=options.memory_bytes), max_concurrent=1
+        [_tree(options)],
+        backend,
+        bounds=StageBounds(run=Limits(memory_bytes=options.memory_bytes)),
+        max_concurrent=1,
     )
     try:
         result = await executor.execute(request)

@@ -10,14 +10,15 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import fields, replace
 from typing import Protocol
 
-from sandbox.backends.backend import Backend
+from sandbox.backends.backend import Backend, OnSample
+from sandbox.bounds import StageBounds
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.kernel.files import CollectBounds
 from sandbox.languages import LANGUAGES, Language
-from sandbox.request import ExecutionRequest, Limits
+from sandbox.languages.language import Provision
+from sandbox.request import ExecutionRequest
 from sandbox.result import (
     CapturedStream,
     ExecutionResult,
@@ -27,7 +28,7 @@ from sandbox.result import (
     ProcessStats,
     RuntimeUsed,
 )
-from sandbox.sandbox import run_plan
+from sandbox.sandbox import Surroundings, run_plan
 from sandbox.scheduler import Scheduler
 from sandbox.tree import LanguageTree, Runtime
 
@@ -40,8 +41,12 @@ DEFAULT_MAX_WAITING = 1000
 class Executor(Protocol):
     """Whatever executes requests: the real `CodeExecutor`, the fake in `sandbox.testing`, or a remote one."""
 
-    async def execute(self, request: ExecutionRequest) -> ExecutionResult:
+    async def execute(self, request: ExecutionRequest, on_sample: OnSample | None = None) -> ExecutionResult:
         """Run one program; cancelling the awaiting task kills it and removes everything of it.
+
+        Args:
+            request: the program.
+            on_sample: receives live figures while a stage runs.
 
         Raises:
             RequestError: the request cannot be served as it is; nothing was run.
@@ -60,33 +65,33 @@ class CodeExecutor:
     """Executes requests on this machine.
 
     Args:
-        tree: the languages.
+        trees: the runtimes; of several trees with the same version the first is taken.
         backend: makes the sandboxes; the executor closes it.
         languages: name to Language Executor.
-        limits: the operator's upper bounds; a request may only lower them.
+        bounds: the operator's, by kind of stage; a request may only lower those of its run.
         max_concurrent: executions at once; None for one per CPU.
         max_waiting: executions that may wait for a place.
-        bounds: what the collection of outputs may take.
+        collecting: what the collection of outputs may take.
         new_id: makes sandbox names, unique on this machine.
     """
 
     def __init__(
         self,
-        tree: LanguageTree,
+        trees: Sequence[LanguageTree],
         backend: Backend,
         languages: Mapping[str, Language] = LANGUAGES,
-        limits: Limits | None = None,
-        max_concurrent: int | None = None,
         *,
+        bounds: StageBounds | None = None,
+        max_concurrent: int | None = None,
         max_waiting: int = DEFAULT_MAX_WAITING,
-        bounds: CollectBounds | None = None,
+        collecting: CollectBounds | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        self._tree = tree
+        self._trees = tuple(trees)
         self._backend = backend
         self._languages = languages
-        self._limits = limits or Limits()
-        self._bounds = bounds or CollectBounds()
+        self._bounds = bounds or StageBounds()
+        self._collecting = collecting or CollectBounds()
         self._new_id = new_id
         self._tasks: set[asyncio.Task[ExecutionResult]] = set()
         self._is_closed = False
@@ -94,41 +99,54 @@ class CodeExecutor:
             max_concurrent=max_concurrent or os.cpu_count() or 1, max_waiting=max_waiting
         )
 
-    async def execute(self, request: ExecutionRequest) -> ExecutionResult:
+    async def execute(self, request: ExecutionRequest, on_sample: OnSample | None = None) -> ExecutionResult:
         """Run one program, as `Executor` says.
 
         A closed executor answers what still runs with the status CANCELLED.
         """
         if self._is_closed:
             raise SystemFailureError("the executor is closed")
-        language, runtime = self._choose(request)
+        language, tree, runtime = self._choose(request)
         if request.dependencies:
             raise RequestError(
                 "dependencies: this version does not install any; "
                 f"received {len(request.dependencies)}, leave the list empty"
             )
-        limits = self._clamp(request)
-        plan = language.plan(replace(request, limits=limits), runtime)
+        if request.network:
+            raise RequestError(
+                f"network: this node allows no egress policy, received {request.network!r}; leave it empty"
+            )
+        bounds = self._bounds.lowered(request)
+        plan = language.plan(request, Provision(runtime=runtime, bounds=bounds))
         sandbox_id = self._new_id()
+        used = RuntimeUsed(language=runtime.language, version=runtime.version, tree_digest=tree.digest)
+        around = Surroundings(
+            backend=self._backend,
+            tree=tree,
+            runtime=used,
+            bounds=bounds,
+            collecting=self._collecting,
+            sandbox_id=sandbox_id,
+            on_sample=on_sample,
+        )
 
         async def work() -> ExecutionResult:
             async with self.scheduler.admit():
-                return await run_plan(
-                    self._backend,
-                    self._tree,
-                    request,
-                    plan,
-                    runtime,
-                    limits=limits,
-                    sandbox_id=sandbox_id,
-                    bounds=self._bounds,
-                )
+                return await run_plan(around, request, plan)
 
-        return await self._supervise(work(), runtime, sandbox_id)
+        return await self._supervise(work(), used, sandbox_id)
 
     def runtimes(self) -> Sequence[Runtime]:
-        """List the tree's runtimes of the languages that this executor has."""
-        return tuple(each for each in self._tree.runtimes if each.language in self._languages)
+        """List the trees' runtimes of the languages that this executor has."""
+        return tuple(runtime for _, runtime in self._offered())
+
+    def _offered(self) -> list[tuple[LanguageTree, Runtime]]:
+        return [
+            (tree, runtime)
+            for tree in self._trees
+            for runtime in tree.runtimes
+            if runtime.language in self._languages
+        ]
 
     async def aclose(self) -> None:
         """Kill what runs, wait for its end, close the back end."""
@@ -140,7 +158,7 @@ class CodeExecutor:
         await self._backend.aclose()
 
     async def _supervise(
-        self, work: Coroutine[object, object, ExecutionResult], runtime: Runtime, sandbox_id: str
+        self, work: Coroutine[object, object, ExecutionResult], used: RuntimeUsed, sandbox_id: str
     ) -> ExecutionResult:
         """Wait for ``work`` in a task that `aclose` can cancel; a cancelled caller waits for the removal."""
         try:
@@ -150,11 +168,10 @@ class CodeExecutor:
                 task.add_done_callback(self._tasks.discard)
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
-        return self._cancelled(runtime, sandbox_id) if task.cancelled() else task.result()
+        return self._cancelled(used, sandbox_id) if task.cancelled() else task.result()
 
-    def _cancelled(self, runtime: Runtime, sandbox_id: str) -> ExecutionResult:
+    def _cancelled(self, used: RuntimeUsed, sandbox_id: str) -> ExecutionResult:
         nothing = CapturedStream(data=b"", size_bytes=0, sha256=EMPTY_SHA256)
-        used = RuntimeUsed(language=runtime.language, version=runtime.version, tree_digest=self._tree.digest)
         return ExecutionResult(
             sandbox_id=sandbox_id,
             status=ExecutionStatus.CANCELLED,
@@ -169,41 +186,26 @@ class CodeExecutor:
             error_message="the executor was closed while the program ran",
         )
 
-    def _choose(self, request: ExecutionRequest) -> tuple[Language, Runtime]:
-        """Find the language and one of its runtimes in the tree."""
+    def _choose(self, request: ExecutionRequest) -> tuple[Language, LanguageTree, Runtime]:
+        """Find the language and one of its runtimes in the trees."""
         known = {alias: each for each in self._languages.values() for alias in (each.name, *each.aliases)}
         key = request.language.strip().lower()
         if key not in known:
             raise RequestError(_unknown("language", request.language, list(self._languages), list(known)))
         language = known[key]
-        installed = [each for each in self._tree.runtimes if each.language == language.name]
+        installed = [(tree, each) for tree, each in self._offered() if each.language == language.name]
         if not installed:
             names = ", ".join(dict.fromkeys(each.language for each in self.runtimes())) or "none"
             raise RequestError(
-                f"language: {language.name} is not in this node's language tree, which has {names}; build it"
+                f"language: {language.name} is in no language tree of this node; they have {names}; build it"
             )
         wanted = request.runtime.strip()
-        matching = [each for each in installed if _is_version(each.version, wanted)]
+        matching = [pair for pair in installed if _is_version(pair[1].version, wanted)]
         if not matching:
-            versions = [each.version for each in installed]
+            versions = [each.version for _, each in installed]
             raise RequestError(_unknown(f"runtime of {language.name}", wanted, versions, versions))
-        return language, (max(matching, key=_version_key) if wanted else matching[0])
-
-    def _clamp(self, request: ExecutionRequest) -> Limits:
-        """Return the bounds in force: for each the lower of the operator's and the request's."""
-        ours = self._limits
-        if request.timeout_s is not None and not 0 < request.timeout_s <= ours.wall_time_s:
-            raise RequestError(
-                f"timeout_s: expected more than 0 and at most {ours.wall_time_s:g}, "
-                f"received {request.timeout_s:g}"
-            )
-        theirs = request.limits
-        if theirs is None:
-            return ours
-        lower = {
-            each.name: min(getattr(ours, each.name), getattr(theirs, each.name)) for each in fields(Limits)
-        }
-        return Limits(**lower)
+        tree, runtime = max(matching, key=lambda pair: _version_key(pair[1])) if wanted else matching[0]
+        return language, tree, runtime
 
 
 def _is_version(version: str, wanted: str) -> bool:

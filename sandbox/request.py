@@ -6,13 +6,22 @@ so that nothing below has to. Which languages and versions exist is the executor
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import IntEnum
 
 from sandbox import wellformed
 from sandbox.errors import RequestError
 
-__all__ = ["MIB", "Dependency", "ExecutionRequest", "Limits", "SourceFile"]
+__all__ = ["MIB", "Dependency", "ExecutionRequest", "Limits", "Priority", "SourceFile"]
 
 MIB = 1024 * 1024
+
+
+class Priority(IntEnum):
+    """Which of several waiting requests is admitted first."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +90,11 @@ class ExecutionRequest:
     options: Mapping[str, str] = field(default_factory=dict)
     outputs: Sequence[str] = ()
     """Paths under ``/work`` whose content is to come back, files or folders."""
+    network: str = ""
+    """The name of one of the operator's egress policies; empty for no network at all, loopback included."""
+    caller: str = ""
+    """Whose request it is: those who wait are served in turn by caller."""
+    priority: Priority = Priority.NORMAL
 
     def __post_init__(self) -> None:
         """Check every field, and keep copies of the containers that the caller could still change.
@@ -95,7 +109,8 @@ class ExecutionRequest:
         if not self.language:
             raise RequestError("language: a name is expected, received an empty text")
         wellformed.check_text("language", self.language, most=64)
-        wellformed.check_text("runtime", self.runtime, most=64)
+        for name in ("runtime", "network", "caller"):
+            wellformed.check_text(name, getattr(self, name), most=64)
         self._check_files()
         self._check_surroundings()
         if self.timeout_s is not None:

@@ -17,6 +17,7 @@ __all__ = [
     "OutputFile",
     "ProcessStats",
     "RuntimeUsed",
+    "StageSample",
     "StageStats",
 ]
 
@@ -78,6 +79,25 @@ class OutputFile:
     content: bytes = field(repr=False)
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSample:
+    """What one stage uses at one moment while it runs; None where this back end cannot see it."""
+
+    stage: str
+    elapsed_s: float
+    """Since the stage's program was started."""
+    memory_bytes: int | None
+    """All that is charged now, pages of the writable file system included."""
+    memory_anonymous_bytes: int | None
+    memory_file_bytes: int | None
+    user_time_s: float
+    system_time_s: float
+    processes: int | None
+    disk_bytes: int
+    stdout_bytes: int
+    stderr_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,22 @@ and outputs are read only after every process in it is dead.
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from sandbox.backends.backend import Backend, BoxUsage, Sandbox, StageOrder, StageOutcome
+from sandbox.backends.backend import (
+    Backend,
+    BoxUsage,
+    Gateway,
+    Mount,
+    OnSample,
+    Sandbox,
+    StageOrder,
+    StageOutcome,
+)
+from sandbox.bounds import StageBounds
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.kernel.files import (
     OUR_SHORTAGES,
@@ -22,7 +33,7 @@ from sandbox.kernel.files import (
     lay_down,
 )
 from sandbox.languages.language import Plan, Stage
-from sandbox.request import ExecutionRequest, Limits
+from sandbox.request import ExecutionRequest
 from sandbox.result import (
     ExecutionResult,
     ExecutionStatus,
@@ -33,10 +44,10 @@ from sandbox.result import (
     RuntimeUsed,
     StageStats,
 )
-from sandbox.tree import LanguageTree, Runtime
+from sandbox.tree import LanguageTree
 from sandbox.verdict import judge, message_of
 
-__all__ = ["BASE_ENVIRONMENT", "run_plan"]
+__all__ = ["BASE_ENVIRONMENT", "Surroundings", "run_plan"]
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -45,7 +56,28 @@ BASE_ENVIRONMENT: Mapping[str, str] = {
     "LANG": "C.UTF-8",
 }
 Result = TypeVar("Result")
+SHORTEST_STAGE_S = 0.001
 LOOK_BOUNDS = CollectBounds(files=1000, time_s=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Everything around a plan that is not the program's own."""
+
+    backend: Backend
+    tree: LanguageTree
+    runtime: RuntimeUsed
+    """Named in the result."""
+    bounds: StageBounds
+    """In force: already lowered to what the request asks for."""
+    collecting: CollectBounds
+    """What the collection of outputs may take."""
+    sandbox_id: str
+    """Unique on this machine."""
+    mounts: Sequence[Mount] = ()
+    gateway: Gateway | None = None
+    """The run's only way out; a compiler never has one."""
+    on_sample: OnSample | None = None
 
 
 @dataclass(slots=True)
@@ -61,63 +93,42 @@ class _Progress:
     usage: BoxUsage | None = None
 
 
-async def run_plan(
-    backend: Backend,
-    tree: LanguageTree,
-    request: ExecutionRequest,
-    plan: Plan,
-    runtime: Runtime,
-    *,
-    limits: Limits,
-    sandbox_id: str,
-    bounds: CollectBounds,
-) -> ExecutionResult:
+async def run_plan(around: Surroundings, request: ExecutionRequest, plan: Plan) -> ExecutionResult:
     """Run the stages of a plan in a sandbox of their own until one fails.
 
     Args:
-        backend: makes the sandbox.
-        tree: shows as its root.
-        request: the program; its timeout bounds the run stage, its outputs are collected after it.
+        around: where and within which bounds.
+        request: the program; its outputs are collected after the run stage.
         plan: stages, and files beside the request's.
-        runtime: named in the result.
-        limits: already clamped to the operator's.
-        sandbox_id: unique on this machine.
-        bounds: what the collection of outputs may take.
 
     Raises:
         RequestError: the files do not fit into the disk quota, or clash.
         SandboxUnavailableError, SystemFailureError: as the back end says.
     """
-    sandbox = await backend.open(tree, limits, sandbox_id)
+    deadline_s = time.monotonic() + around.bounds.deadline_s
+    sandbox = await around.backend.open(around.tree, around.bounds.run, around.sandbox_id, around.mounts)
     try:
         await _fill(sandbox, [*((file.path, file.content) for file in (*request.files, *plan.files))])
         progress = _Progress([], [])
         for stage in plan.stages:
-            order = _order_of(stage, request, limits)
-            outcome = await sandbox.run(order)
+            order = _order_of(stage, request, around, left_s=deadline_s - time.monotonic())
+            outcome = await sandbox.run(order, around.on_sample)
             await _judge(sandbox, order, outcome, progress)
             if progress.status != ExecutionStatus.SUCCESS:
                 break
         progress.usage = sandbox.usage()
         if request.outputs and progress.orders[-1].name == "run":
-            await _collect(sandbox, request.outputs, bounds, progress)
+            await _collect(sandbox, request.outputs, around.collecting, progress)
     finally:
         await sandbox.destroy()
-    used = RuntimeUsed(language=runtime.language, version=runtime.version, tree_digest=tree.digest)
-    return _result(progress, used, sandbox_id)
+    return _result(progress, around)
 
 
-def _order_of(stage: Stage, request: ExecutionRequest, limits: Limits) -> StageOrder:
+def _order_of(stage: Stage, request: ExecutionRequest, around: Surroundings, *, left_s: float) -> StageOrder:
+    """Return the order of a stage; ``left_s`` is what the request's deadline still leaves."""
     is_run = stage.name == "run"
-    own = stage.limits
-    if own is not None:
-        limits = replace(
-            limits,
-            file_size_bytes=own.file_size_bytes or limits.file_size_bytes,
-            open_files=own.open_files or limits.open_files,
-        )
-    if is_run and request.timeout_s is not None:
-        limits = replace(limits, wall_time_s=request.timeout_s)
+    limits = around.bounds.of(stage.name)
+    limits = replace(limits, wall_time_s=max(SHORTEST_STAGE_S, min(limits.wall_time_s, left_s)))
     return StageOrder(
         name=stage.name,
         argv=stage.argv,
@@ -126,6 +137,7 @@ def _order_of(stage: Stage, request: ExecutionRequest, limits: Limits) -> StageO
         limits=limits,
         tasks_max=stage.tasks_max,
         counts_processes_exactly=stage.counts_processes_exactly,
+        gateway=around.gateway if is_run else None,
     )
 
 
@@ -205,14 +217,14 @@ async def _collect(
     )
 
 
-def _result(progress: _Progress, runtime: RuntimeUsed, sandbox_id: str) -> ExecutionResult:
+def _result(progress: _Progress, around: Surroundings) -> ExecutionResult:
     last = progress.outcomes[-1]
     stdout, stderr = last.stdout, last.stderr
     if progress.orders[-1].name == "compile" and not stderr.size_bytes:
         # Some compilers print their errors on stdout; a caller looks for them in one place.
         stdout, stderr = stderr, stdout
     return ExecutionResult(
-        sandbox_id=sandbox_id,
+        sandbox_id=around.sandbox_id,
         status=progress.status,
         limits_hit=progress.limits_hit,
         exit_code=last.exit_code,
@@ -220,7 +232,7 @@ def _result(progress: _Progress, runtime: RuntimeUsed, sandbox_id: str) -> Execu
         stdout=stdout,
         stderr=stderr,
         process_stats=_stats(progress),
-        runtime=runtime,
+        runtime=around.runtime,
         guarantees=_guarantees(progress.outcomes),
         files=progress.files,
         error_message=progress.message,

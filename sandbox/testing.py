@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sandbox.backends.backend import BoxUsage, StageOrder, StageOutcome, StageUsage
+from sandbox.backends.backend import BoxUsage, Mount, OnSample, StageOrder, StageOutcome, StageUsage
 from sandbox.request import ExecutionRequest, Limits
 from sandbox.result import (
     CapturedStream,
@@ -94,7 +94,11 @@ class FakeExecutor:
         self.cancelled_count = 0
         self.is_closed = False
 
-    async def execute(self, request: ExecutionRequest) -> ExecutionResult:
+    async def execute(
+        self,
+        request: ExecutionRequest,
+        on_sample: OnSample | None = None,  # noqa: ARG002 - the port's signature; a fake uses nothing
+    ) -> ExecutionResult:
         """Record the request, wait the delay, answer."""
         self.requests.append(request)
         try:
@@ -161,7 +165,11 @@ class FakeSandbox:
         self._answer = answer
         self._delay_s = delay_s
 
-    async def run(self, order: StageOrder) -> StageOutcome:
+    async def run(
+        self,
+        order: StageOrder,
+        on_sample: OnSample | None = None,  # noqa: ARG002 - the port's signature; a fake uses nothing
+    ) -> StageOutcome:
         """Record the stage, wait the delay, answer."""
         self.orders.append(order)
         await asyncio.sleep(self._delay_s)
@@ -215,6 +223,7 @@ class FakeBackend:
         tree: LanguageTree,  # noqa: ARG002
         limits: Limits,  # noqa: ARG002
         sandbox_id: str,  # noqa: ARG002
+        mounts: Sequence[Mount] = (),  # noqa: ARG002
     ) -> FakeSandbox:
         """Make a fake sandbox."""
         sandbox = FakeSandbox(self._answer, self._delay_s)

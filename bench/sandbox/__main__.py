@@ -132,7 +132,7 @@ async def bench(options: argparse.Namespace) -> list[Row]:
     if tree is None:
         sys.exit("no language tree: build it with: blueprint runtimes build")
     backend: Backend = SlotBackend() if options.backend == "slot" else BubblewrapBackend()
-    executor = CodeExecutor(tree, backend, max_concurrent=1)
+    executor = CodeExecutor([tree], backend, max_concurrent=1)
     wanted = options.languages.split(",") if options.languages else list(LANGUAGES)
     bare = Bare(tree)
     try:

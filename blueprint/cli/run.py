@@ -19,7 +19,7 @@ from blueprint.chain.submitter import Submitter, SubmitterPolicy
 from blueprint.chain.wire import to_hex
 from blueprint.cli.account import load_signer
 from blueprint.cli.link import Link, connected
-from blueprint.cli.sandboxes import limits_of, opened_sandbox
+from blueprint.cli.sandboxes import bounds_of, opened_sandbox
 from blueprint.cli.services import bind_services, read_schemas
 from blueprint.cli.session import Session, node_command
 from blueprint.cli.signals import StopSignals
@@ -112,7 +112,7 @@ async def _opened_work(session: Session, outputs: OutputStore) -> AsyncIterator[
                 for runtime in sandbox.executor.runtimes()
             ],
         }
-        router = build_router(sandbox.executor, outputs, limits=limits_of(settings))
+        router = build_router(sandbox.executor, outputs, limits=bounds_of(settings).run)
         yield _Work(router=router, facts=facts)
 
 

@@ -7,7 +7,7 @@ to be missing by name.
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from blueprint.cli.session import Session
@@ -15,29 +15,48 @@ from blueprint.settings import Settings
 from sandbox.backends.backend import Backend
 from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
+from sandbox.bounds import StageBounds
 from sandbox.check import prove
 from sandbox.errors import SandboxUnavailableError
 from sandbox.executor import CodeExecutor, Executor
 from sandbox.languages import LANGUAGES, find
-from sandbox.request import Limits
 from sandbox.result import Guarantees
 from sandbox.rootfs import find_tree, survey_host
 from sandbox.tree import LanguageTree
 
-__all__ = ["OpenedSandbox", "choose_backend", "choose_tree", "limits_of", "opened_sandbox"]
+__all__ = ["OpenedSandbox", "bounds_of", "choose_backend", "choose_tree", "opened_sandbox"]
 
 ALL: Final = "all"
 """As a value of ``allow_degraded``: every guarantee may be missing."""
 
 
-def limits_of(settings: Settings) -> Limits:
-    """Return the operator's limits on one stage."""
-    return Limits(
-        wall_time_s=settings.limit_wall_time_s,
-        cpu_time_s=settings.limit_cpu_time_s,
-        memory_bytes=settings.limit_memory_bytes,
-        disk_bytes=settings.limit_disk_bytes,
-        processes=settings.limit_processes,
+def bounds_of(settings: Settings) -> StageBounds:
+    """Return the operator's bounds by kind of stage."""
+    usual = StageBounds()
+    return StageBounds(
+        run=replace(
+            usual.run,
+            wall_time_s=settings.limit_wall_time_s,
+            cpu_time_s=settings.limit_cpu_time_s,
+            memory_bytes=settings.limit_memory_bytes,
+            disk_bytes=settings.limit_disk_bytes,
+            inodes=settings.limit_inodes,
+            file_size_bytes=settings.limit_file_size_bytes,
+            output_bytes=settings.limit_output_bytes,
+            processes=settings.limit_processes,
+        ),
+        compile=replace(
+            usual.compile,
+            wall_time_s=settings.compile_wall_time_s,
+            memory_bytes=settings.compile_memory_bytes,
+        ),
+        install=replace(
+            usual.install,
+            wall_time_s=settings.install_wall_time_s,
+            memory_bytes=settings.install_memory_bytes,
+            disk_bytes=settings.install_disk_bytes,
+        ),
+        deadline_s=settings.request_deadline_s,
     )
 
 
@@ -127,10 +146,10 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
     await _prove(backend, tree)
     offered = {find(name).name for name in settings.languages} or set(LANGUAGES)
     executor = CodeExecutor(
-        tree,
+        [tree],
         backend,
         languages={name: language for name, language in LANGUAGES.items() if name in offered},
-        limits=limits_of(settings),
+        bounds=bounds_of(settings),
         max_concurrent=settings.max_concurrent,
     )
     try:

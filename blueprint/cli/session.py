@@ -22,7 +22,8 @@ from rich.text import Text
 
 from blueprint import log
 from blueprint.cli.exits import exit_code_of, first_cause, one_line
-from blueprint.settings import Settings, load_settings
+from blueprint.settings import Settings
+from blueprint.settings_sources import load_settings
 
 __all__ = ["NEVER_FLAGS", "Json", "Session", "node_command", "printable"]
 

@@ -4,15 +4,62 @@ Invariant: a back end reports facts (how the program ended, what it touched, wha
 `sandbox.sandbox` turns facts into an `ExecutionStatus`, the same way for every back end.
 """
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from sandbox.request import Limits
-from sandbox.result import CapturedStream, Guarantees, LimitKind
+from sandbox.result import CapturedStream, Guarantees, LimitKind, StageSample
 from sandbox.tree import LanguageTree
 
-__all__ = ["Backend", "BoxUsage", "Sandbox", "StageOrder", "StageOutcome", "StageUsage"]
+__all__ = [
+    "Backend",
+    "BoxUsage",
+    "Gateway",
+    "Mount",
+    "OnSample",
+    "Sandbox",
+    "StageOrder",
+    "StageOutcome",
+    "StageUsage",
+]
+
+OnSample = Callable[[StageSample], None]
+"""Called in the event loop about ten times a second while a stage runs; must not block or raise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A folder of this machine that shows inside, read-only, beside the language tree."""
+
+    source: Path
+    target: str
+    """The absolute path inside; it is made where the tree has none."""
+
+
+class Gateway(Protocol):
+    """The only way out of a stage: one listening socket on its own loopback, served by us from outside.
+
+    Without a gateway a stage has no network at all. With one it has a loopback interface on which nothing but
+    this port answers, so there is no route to anywhere and no rule that could be wrong.
+    """
+
+    @property
+    def name(self) -> str:
+        """What was allowed; shows in the guarantees as ``network_policy:<name>``."""
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1, as seen inside."""
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Answer what connects. Runs while the stage runs and is cancelled at its end.
+
+        The back end closes the listener; connections are the gateway's to close. An exception ends the stage
+        as a failure of ours.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +67,7 @@ class StageOrder:
     """One command to run in an open sandbox."""
 
     name: str
-    """``compile`` or ``run``; names the stage in statistics and messages."""
+    """``install``, ``compile`` or ``run``; names the stage in statistics and messages."""
     argv: tuple[str, ...]
     """An absolute program path and its arguments, as seen inside. The working directory is ``/work``."""
     env: Mapping[str, str] = field(repr=False)
@@ -32,6 +79,8 @@ class StageOrder:
     """Kernel tasks (threads and processes) that the program may have at once: ``pids.max``."""
     counts_processes_exactly: bool = False
     """True when ``limits.processes`` may be enforced as the limit on tasks; else processes are counted."""
+    gateway: Gateway | None = None
+    """The stage's only way out; None for no network at all, loopback included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +150,7 @@ class Sandbox(Protocol):
     def owner_uid(self) -> int | None:
         """Who must own what is laid down."""
 
-    async def run(self, order: StageOrder) -> StageOutcome:
+    async def run(self, order: StageOrder, on_sample: OnSample | None = None) -> StageOutcome:
         """Run one stage to its end, with processes, namespaces and group of its own; stages share the files.
 
         Cancelling kills every process of the stage before the cancellation is passed on.
@@ -125,8 +174,12 @@ class Backend(Protocol):
     def guarantees(self) -> Guarantees:
         """Say what a sandbox of this back end will have in force on this machine."""
 
-    async def open(self, tree: LanguageTree, limits: Limits, sandbox_id: str) -> Sandbox:
+    async def open(
+        self, tree: LanguageTree, limits: Limits, sandbox_id: str, mounts: Sequence[Mount] = ()
+    ) -> Sandbox:
         """Make a sandbox with an empty writable file system of ``disk_bytes`` and ``inodes``.
+
+        ``mounts`` show read-only beside the tree.
 
         Raises:
             SandboxUnavailableError: a mechanism is missing on this machine; the message holds the fix.

@@ -10,9 +10,11 @@ import contextlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from sandbox.backends.backend import BoxUsage, StageOrder, StageOutcome
+from sandbox.backends.backend import BoxUsage, Mount, OnSample, StageOrder, StageOutcome
+from sandbox.backends.box import BOX_ROOT_INODES, box_usage
 from sandbox.backends.bubblewrap_command import (
     BOX_PLACES,
     FIX,
@@ -24,6 +26,7 @@ from sandbox.backends.bubblewrap_command import (
 from sandbox.backends.bubblewrap_stage import BubblewrapStage, stage_pipes
 from sandbox.backends.layout import layout_of
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
+from sandbox.inside.orders import Layout
 from sandbox.kernel.seccomp import compile_filter
 from sandbox.request import Limits
 from sandbox.result import Guarantees
@@ -46,7 +49,6 @@ NOT_ENFORCED = {
     "unique_uid": "programs run under the service's own user id, in a user name space",
 }
 START_TIMEOUT_S = 30.0
-BOX_ROOT_INODES = 1 + len(BOX_PLACES)
 
 
 class BubblewrapBackend:
@@ -77,13 +79,15 @@ class BubblewrapBackend:
         """Say what is in force, and what is not and why."""
         return Guarantees(backend=self.name, enforced=ENFORCED, not_enforced=dict(NOT_ENFORCED))
 
-    async def open(self, tree: LanguageTree, limits: Limits, sandbox_id: str) -> "BubblewrapSandbox":
+    async def open(
+        self, tree: LanguageTree, limits: Limits, sandbox_id: str, mounts: Sequence[Mount] = ()
+    ) -> "BubblewrapSandbox":
         """Mount the writable file system and check the tree.
 
         Raises:
             SandboxUnavailableError: the tree is not there, or the kernel refuses the mount.
         """
-        sandbox = BubblewrapSandbox(self, tree, sandbox_id)
+        sandbox = BubblewrapSandbox(self, layout_of(tree, mounts), sandbox_id)
         self._open.add(sandbox)
         try:
             await sandbox.start(limits)
@@ -107,10 +111,10 @@ class BubblewrapSandbox:
 
     owner_uid: int | None = None
 
-    def __init__(self, backend: BubblewrapBackend, tree: LanguageTree, sandbox_id: str) -> None:
+    def __init__(self, backend: BubblewrapBackend, layout: Layout, sandbox_id: str) -> None:
         self.files_fd = -1
         self._backend = backend
-        self._layout = layout_of(tree)
+        self._layout = layout
         self._keeper: subprocess.Popen[bytes] | None = None
         self._mount_point = Path(tempfile.mkdtemp(prefix=f"sandbox-{sandbox_id[:8]}-"))
 
@@ -148,27 +152,23 @@ class BubblewrapSandbox:
         except OSError as exc:
             raise SystemFailureError(f"bubblewrap: the writable file system cannot be opened: {exc}") from exc
 
-    async def run(self, order: StageOrder) -> StageOutcome:
+    async def run(self, order: StageOrder, on_sample: OnSample | None = None) -> StageOutcome:
         """Run one stage with name spaces of its own, and wait for the death of everything in it."""
         if self._keeper is None or self._keeper.poll() is not None:
             raise SystemFailureError("bubblewrap: the keeper of the writable file system has ended")
+        if order.gateway is not None:
+            raise SandboxUnavailableError("bubblewrap: a stage with a gateway needs the slot back end")
         keeper_pid = self._keeper.pid
         with stage_pipes(self._layout.texts, self._backend.filter) as pipes:
             argv = bubblewrap_argv(
                 self._backend.bwrap, order, self._layout, self._mount_point, pipes.descriptors
             )
-            stage = BubblewrapStage(order, pipes, self.usage)
+            stage = BubblewrapStage(order, pipes, self.usage, on_sample)
             return await stage.run([*enter_argv(keeper_pid), *argv], self._backend.guarantees())
 
     def usage(self) -> BoxUsage | None:
         """Read how full the tmpfs is."""
-        space = os.fstatvfs(self.files_fd)
-        return BoxUsage(
-            disk_bytes=(space.f_blocks - space.f_bfree) * space.f_frsize,
-            inodes=max(0, space.f_files - space.f_ffree - BOX_ROOT_INODES),
-            is_full=space.f_bfree == 0,
-            is_out_of_inodes=space.f_ffree == 0,
-        )
+        return box_usage(self.files_fd)
 
     async def destroy(self) -> None:
         """End the keeper, and with it the mount."""

@@ -15,16 +15,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sandbox.backends.backend import BoxUsage, StageOrder, StageOutcome, StageUsage
+from sandbox.backends.backend import BoxUsage, OnSample, StageOrder, StageOutcome, StageUsage
 from sandbox.backends.bubblewrap_command import Descriptors
 from sandbox.backends.bubblewrap_watch import Look, look_at
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.inside.capture import Capture
-from sandbox.result import CapturedStream, Guarantees, LimitKind
+from sandbox.result import CapturedStream, Guarantees, LimitKind, StageSample
 
 __all__ = ["BubblewrapStage", "StagePipes", "stage_pipes"]
 
 TICK_S = 0.03
+SAMPLE_EVERY_S = 0.1
 START_TIMEOUT_S = 30.0
 SIGNAL_BASE = 128
 """A shell's convention, which bubblewrap follows: it exits with 128 and the signal's number."""
@@ -72,12 +73,22 @@ class BubblewrapStage:
         order: what to run, and its bounds.
         pipes: the pipes to bubblewrap.
         usage: says how full the writable file system is.
+        on_sample: receives live figures.
     """
 
-    def __init__(self, order: StageOrder, pipes: StagePipes, usage: Callable[[], BoxUsage | None]) -> None:
+    def __init__(
+        self,
+        order: StageOrder,
+        pipes: StagePipes,
+        usage: Callable[[], BoxUsage | None],
+        on_sample: OnSample | None = None,
+    ) -> None:
         self._order = order
         self._pipes = pipes
         self._usage = usage
+        self._on_sample = on_sample
+        self._began_s = 0.0
+        self._next_sample_s = 0.0
         self._killed_for = LimitKind.NONE
         self._hits = LimitKind.NONE
         self._peak = Look(processes=0, anonymous_bytes=0, user_time_s=0.0, system_time_s=0.0)
@@ -169,6 +180,7 @@ class BubblewrapStage:
     async def _watch(self, ended: asyncio.Event) -> None:
         """Look at the stage until it ends or a bound is passed."""
         limits, loop = self._order.limits, asyncio.get_running_loop()
+        self._began_s = time.monotonic()
         deadline_s = loop.time() + limits.wall_time_s
         while not ended.is_set():
             wait_s = min(TICK_S, max(0.0, deadline_s - loop.time()))
@@ -190,6 +202,7 @@ class BubblewrapStage:
             system_time_s=max(self._peak.system_time_s, look.system_time_s),
         )
         disk_bytes = box.disk_bytes if box else 0
+        self._tell(look, disk_bytes)
         # SECURITY: what is printed with sendfile(2) costs the program nothing, and this process its reading.
         reading_s = sum(capture.cost_s for capture in self._captures)
         # Processes first: pages that forked processes share are counted once for each.
@@ -199,6 +212,29 @@ class BubblewrapStage:
             self._killed_for = LimitKind.MEMORY
         elif look.user_time_s + look.system_time_s + reading_s > limits.cpu_time_s:
             self._killed_for = LimitKind.CPU_TIME
+
+    def _tell(self, look: Look, disk_bytes: int) -> None:
+        """Hand live figures out, at most ten times a second."""
+        now_s = time.monotonic()
+        if self._on_sample is None or now_s < self._next_sample_s:
+            return
+        self._next_sample_s = now_s + SAMPLE_EVERY_S
+        stdout, stderr = self._captures
+        self._on_sample(
+            StageSample(
+                stage=self._order.name,
+                elapsed_s=now_s - self._began_s,
+                memory_bytes=None,
+                memory_anonymous_bytes=look.anonymous_bytes,
+                memory_file_bytes=None,
+                user_time_s=look.user_time_s,
+                system_time_s=look.system_time_s,
+                processes=look.processes,
+                disk_bytes=disk_bytes,
+                stdout_bytes=stdout.size_bytes,
+                stderr_bytes=stderr.size_bytes,
+            )
+        )
 
     def _kill(self, child_fd: int) -> None:
         for descriptor in (self._init_fd, child_fd):

@@ -6,8 +6,10 @@ sandbox makes itself. Users' and the service's own files (``/root``, ``/home``, 
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from sandbox.backends.backend import Mount
 from sandbox.errors import SandboxUnavailableError
 from sandbox.inside.orders import Layout
 from sandbox.kernel.privileges import INSIDE_ID
@@ -45,15 +47,21 @@ TEXTS = [
 ]
 
 
-def layout_of(tree: LanguageTree) -> Layout:
+def layout_of(tree: LanguageTree, mounts: Sequence[Mount] = ()) -> Layout:
     """Return what a sandbox of this tree shows. The user numbers and the groups are the back end's to set.
+
+    Args:
+        tree: the root; only read.
+        mounts: folders beside it, at places that the tree does not have.
 
     Raises:
         SandboxUnavailableError: the tree is not there.
     """
     if not (tree.path / "usr").is_dir():
         raise SandboxUnavailableError(f"the language tree {tree.path} has no usr folder; build it again")
-    return _host_layout() if tree.kind == "host" else _tree_layout(tree.path)
+    layout = _host_layout() if tree.kind == "host" else _tree_layout(tree.path)
+    more = [(str(mount.source), mount.target.lstrip("/")) for mount in mounts]
+    return layout._replace(binds=[*layout.binds, *more])
 
 
 def _host_layout() -> Layout:

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from sandbox.backends.backend import StageOrder, StageOutcome, StageUsage
 from sandbox.errors import RequestError, SystemFailureError
-from sandbox.inside.orders import StageAnswer, StageTask, StreamFacts, unpack_answer
+from sandbox.inside.orders import LiveFigures, StageAnswer, StageTask, StreamFacts, unpack_answer
 from sandbox.inside.wire import Fields
 from sandbox.kernel.cgroups import Group
 from sandbox.kernel.rlimits import rlimits_for
-from sandbox.result import CapturedStream, Guarantees, LimitKind
+from sandbox.result import CapturedStream, Guarantees, LimitKind, StageSample
 
-__all__ = ["outcome_of", "task_of"]
+__all__ = ["outcome_of", "sample_of", "task_of"]
 
 KILLED_FOR = {
     "": LimitKind.NONE,
@@ -25,7 +25,7 @@ KILLED_FOR = {
 HITS = {"disk": LimitKind.DISK, "inodes": LimitKind.INODES}
 
 
-def task_of(order: StageOrder, group: Group) -> StageTask:
+def task_of(order: StageOrder, group: Group, *, wants_samples: bool = False) -> StageTask:
     """Return what the launcher is told of a stage."""
     limits = order.limits
     rlimits = rlimits_for(
@@ -39,8 +39,27 @@ def task_of(order: StageOrder, group: Group) -> StageTask:
         cpu_time_s=limits.cpu_time_s,
         processes=None if order.counts_processes_exactly else limits.processes,
         output_bytes=limits.output_bytes,
+        gateway_port=order.gateway.port if order.gateway else None,
+        wants_samples=wants_samples,
         group_version=group.version,
         controllers=list(group.folders),
+    )
+
+
+def sample_of(order: StageOrder, figures: LiveFigures) -> StageSample:
+    """Return live figures in the port's words."""
+    return StageSample(
+        stage=order.name,
+        elapsed_s=figures.elapsed_s,
+        memory_bytes=figures.group.memory_bytes,
+        memory_anonymous_bytes=figures.group.memory_anonymous_bytes,
+        memory_file_bytes=figures.group.memory_file_bytes,
+        user_time_s=figures.group.user_time_s,
+        system_time_s=figures.group.system_time_s,
+        processes=figures.processes,
+        disk_bytes=figures.disk_bytes,
+        stdout_bytes=figures.stdout_bytes,
+        stderr_bytes=figures.stderr_bytes,
     )
 
 
@@ -69,8 +88,14 @@ def outcome_of(order: StageOrder, fields: Fields, raw: bytes, *, guarantees: Gua
         stdout=_stream(answer.stdout, raw[: answer.stdout.kept_bytes]),
         stderr=_stream(answer.stderr, raw[answer.stdout.kept_bytes :]),
         usage=_usage(order, answer),
-        guarantees=replace(guarantees, enforced=guarantees.enforced | set(answer.walls)),
+        guarantees=replace(guarantees, enforced=guarantees.enforced | _walls(order, answer)),
     )
+
+
+def _walls(order: StageOrder, answer: StageAnswer) -> set[str]:
+    """Return what stood inside, and by which policy the network was open where it was."""
+    policy = {f"network_policy:{order.gateway.name}"} if order.gateway else set()
+    return set(answer.walls) | policy
 
 
 def _hits(answer: StageAnswer, signal_number: int | None) -> LimitKind:

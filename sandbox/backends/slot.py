@@ -13,21 +13,22 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sandbox.backends.backend import BoxUsage, StageOrder, StageOutcome
+from sandbox.backends.backend import BoxUsage, Gateway, Mount, OnSample, StageOrder, StageOutcome
+from sandbox.backends.box import box_usage, make_box
+from sandbox.backends.channel import Channel, Message
 from sandbox.backends.layout import layout_of
-from sandbox.backends.report import outcome_of, task_of
+from sandbox.backends.report import outcome_of, sample_of, task_of
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
-from sandbox.inside import wire
 from sandbox.inside.init import WALLS
 from sandbox.inside.launcher import Launcher
-from sandbox.inside.orders import pack
-from sandbox.inside.root import BOX_FOLDERS
+from sandbox.inside.orders import pack, unpack_figures
+from sandbox.inside.wire import Fields
 from sandbox.kernel.cgroups import Group
 from sandbox.kernel.files import OUR_SHORTAGES
 from sandbox.kernel.grouptree import GroupTree, find_group_tree
-from sandbox.kernel.mounts import new_tmpfs
 from sandbox.request import Limits
 from sandbox.result import Guarantees
 from sandbox.tree import LanguageTree
@@ -44,7 +45,6 @@ UID_COUNT = 1_000_000
 END_TIMEOUT_S = 10.0
 REMOVE_TIMEOUT_S = 10.0
 REMOVE_TICK_S = 0.005
-BOX_ROOT_INODES = 1 + len(BOX_FOLDERS)
 ENFORCED = frozenset(
     {
         "memory", "processes", "cpu_time", "wall_time", "disk", "inodes", "output", "unique_uid",
@@ -83,7 +83,9 @@ class SlotBackend:
         """Say what a sandbox has; each result says again what its own init and limits really had."""
         return Guarantees(backend=self.name, enforced=ENFORCED | set(WALLS))
 
-    async def open(self, tree: LanguageTree, limits: Limits, sandbox_id: str) -> "SlotSandbox":
+    async def open(
+        self, tree: LanguageTree, limits: Limits, sandbox_id: str, mounts: Sequence[Mount] = ()
+    ) -> "SlotSandbox":
         """Make the writable file system and start a launcher that builds the root.
 
         Raises:
@@ -92,7 +94,7 @@ class SlotBackend:
         """
         uid = self._take_uid()
         try:
-            files_fd = _make_box(limits, uid)
+            files_fd = make_box(limits, uid)
         except OSError as exc:
             self._used_uids.discard(uid)
             if exc.errno in OUR_SHORTAGES:
@@ -100,7 +102,7 @@ class SlotBackend:
             raise SandboxUnavailableError(
                 f"a tmpfs cannot be made: {exc}; the service needs CAP_SYS_ADMIN and Linux 5.12"
             ) from exc
-        sandbox = SlotSandbox(self, tree, files_fd, uid, sandbox_id)
+        sandbox = SlotSandbox(self, tree, files_fd, uid, sandbox_id, mounts=mounts)
         self._open.add(sandbox)
         try:
             await sandbox.start()
@@ -135,17 +137,25 @@ class SlotSandbox:
     """One sandbox of the slot back end, as the port describes it."""
 
     def __init__(
-        self, backend: SlotBackend, tree: LanguageTree, files_fd: int, uid: int, sandbox_id: str
+        self,
+        backend: SlotBackend,
+        tree: LanguageTree,
+        files_fd: int,
+        uid: int,
+        sandbox_id: str,
+        *,
+        mounts: Sequence[Mount],
     ) -> None:
         self.files_fd = files_fd
         self.owner_uid = uid
         self._backend = backend
         self._tree = tree
         self._id = sandbox_id
+        self._mounts = mounts
         self._stage_numbers = itertools.count()
         self._launcher: subprocess.Popen[bytes] | None = None
         self._complaints_fd = -1
-        self._channel: socket.socket | None = None
+        self._channel: Channel | None = None
         self._is_destroyed = False
 
     async def start(self) -> None:
@@ -154,7 +164,7 @@ class SlotSandbox:
         Raises:
             SystemFailureError: it does not.
         """
-        layout = layout_of(self._tree)._replace(
+        layout = layout_of(self._tree, self._mounts)._replace(
             owner_uid=self.owner_uid,
             init_uid=self.owner_uid + 1,
             group_prefix=self._backend.groups.folder_name(f"{self._id}-"),
@@ -165,7 +175,7 @@ class SlotSandbox:
         except OSError as exc:
             raise SystemFailureError(f"the launcher cannot be started: {exc}") from exc
         try:
-            answer, _ = await self._ask(pack(layout), b"", folders)
+            answer = (await self._converse(self._open_channel(), pack(layout), b"", folders)).fields
         finally:
             for descriptor in folders:
                 os.close(descriptor)
@@ -180,8 +190,7 @@ class SlotSandbox:
 
     def _execute_launcher(self) -> None:
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        self._channel = ours
+        self._channel = Channel(ours)
         arguments = [str(theirs.fileno()), str(self.files_fd), str(os.getpid())]
         try:
             self._complaints_fd = os.memfd_create("launcher-stderr", os.MFD_CLOEXEC)
@@ -197,7 +206,7 @@ class SlotSandbox:
         finally:
             theirs.close()
 
-    async def run(self, order: StageOrder) -> StageOutcome:
+    async def run(self, order: StageOrder, on_sample: OnSample | None = None) -> StageOutcome:
         """Run one stage in a control group of its own."""
         name = f"{self._id}-{next(self._stage_numbers)}-{order.name}"
         groups = self._backend.groups
@@ -208,9 +217,9 @@ class SlotSandbox:
                 f"the control group of stage {order.name} cannot be made: {exc}"
             ) from exc
         try:
-            task = task_of(order, group)
+            task = task_of(order, group, wants_samples=on_sample is not None)
             _limit(group, order, task.processes, held_bytes=self.usage().disk_bytes)
-            answer, raw = await self._ask(pack(task), order.stdin, list(group.folders.values()))
+            answer = await self._run(order, pack(task), list(group.folders.values()), on_sample)
         except BaseException:
             await self._end_launcher()
             raise
@@ -218,18 +227,15 @@ class SlotSandbox:
             group.close()
             await self._remove_group(name)
         return outcome_of(
-            order, answer, raw, guarantees=Guarantees(backend=self._backend.name, enforced=ENFORCED)
+            order,
+            answer.fields,
+            answer.raw,
+            guarantees=Guarantees(backend=self._backend.name, enforced=ENFORCED),
         )
 
     def usage(self) -> BoxUsage:
         """Read how full the tmpfs is."""
-        space = os.fstatvfs(self.files_fd)
-        return BoxUsage(
-            disk_bytes=(space.f_blocks - space.f_bfree) * space.f_frsize,
-            inodes=max(0, space.f_files - space.f_ffree - BOX_ROOT_INODES),
-            is_full=space.f_bfree == 0,
-            is_out_of_inodes=space.f_ffree == 0,
-        )
+        return box_usage(self.files_fd)
 
     async def destroy(self) -> None:
         """End the launcher, and with it its mount name space; close the tmpfs, which destroys it."""
@@ -244,23 +250,51 @@ class SlotSandbox:
                 os.close(self._complaints_fd)
             self._backend.forget(self)
 
-    async def _ask(
-        self, fields: wire.Fields, raw: bytes, descriptors: list[int]
-    ) -> tuple[wire.Fields, bytes]:
-        """Send one message with descriptors and wait for the answer."""
-        channel, loop = self._channel, asyncio.get_running_loop()
-        if channel is None:
-            raise SystemFailureError("the launcher of this sandbox has ended")
-        message = wire.encode(fields, raw)
+    async def _run(
+        self, order: StageOrder, task: Fields, descriptors: Sequence[int], on_sample: OnSample | None
+    ) -> Message:
+        """Have the launcher run a stage; pass live figures on, and let the gateway serve, until it ends."""
+        channel = self._open_channel()
         try:
-            # The descriptors ride on the header, which an empty socket buffer always takes whole.
-            socket.send_fds(channel, [message[: wire.HEADER_BYTES]], descriptors)
-            await loop.sock_sendall(channel, memoryview(message)[wire.HEADER_BYTES :])
-            lengths = wire.decode_header(await _read(loop, channel, wire.HEADER_BYTES))
-            text, answer = [await _read(loop, channel, length) for length in lengths]
+            async with asyncio.TaskGroup() as group:
+                serving: list[asyncio.Task[None]] = []
+
+                def take(event: Message) -> None:
+                    if event.descriptors and order.gateway is not None:
+                        listener = socket.socket(fileno=event.descriptors[0])
+                        serving.append(group.create_task(_serve(order.gateway, listener)))
+                    elif on_sample is not None:
+                        on_sample(sample_of(order, unpack_figures(event.fields["figures"])))
+
+                answer = await self._converse(channel, task, order.stdin, descriptors, take)
+                for each in serving:
+                    each.cancel()
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+        return answer
+
+    async def _converse(
+        self,
+        channel: Channel,
+        fields: Fields,
+        raw: bytes,
+        descriptors: Sequence[int],
+        take: Callable[[Message], None] | None = None,
+    ) -> Message:
+        """Send one message, hand what happens meanwhile to ``take``, return the answer."""
+        try:
+            await channel.send(fields, raw, descriptors)
+            while "event" in (message := await channel.receive()).fields:
+                if take is not None:
+                    take(message)
         except (ConnectionError, EOFError) as exc:
             raise SystemFailureError(f"the launcher died: {self._complaints() or exc}") from exc
-        return wire.decode_fields(text), answer
+        return message
+
+    def _open_channel(self) -> Channel:
+        if self._channel is None:
+            raise SystemFailureError("the launcher of this sandbox has ended")
+        return self._channel
 
     async def _end_launcher(self) -> None:
         """Close the channel, which makes the launcher kill everything and end; wait for that."""
@@ -316,33 +350,18 @@ async def _wait_exit(launcher: subprocess.Popen[bytes]) -> None:
         launcher.wait()
 
 
-async def _read(loop: asyncio.AbstractEventLoop, channel: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        chunk = await loop.sock_recv(channel, min(count - len(data), 1 << 20))
-        if not chunk:
-            raise EOFError("it closed the channel")
-        data += chunk
-    return bytes(data)
+async def _serve(gateway: Gateway, listener: socket.socket) -> None:
+    """Let a gateway serve until it is cancelled.
 
-
-def _make_box(limits: Limits, uid: int) -> int:
-    """Make the writable tmpfs with its folders; what we add ourselves is not taken from the quota."""
-    files_fd = new_tmpfs(size_bytes=limits.disk_bytes, inodes=limits.inodes + BOX_ROOT_INODES, mode=0o711)
-    try:
-        for name in BOX_FOLDERS:
-            os.mkdir(name, 0o700, dir_fd=files_fd)
-            os.chown(name, uid, uid, dir_fd=files_fd, follow_symlinks=False)
-            mode = 0o755 if name == "work" else 0o1777
-            folder = os.open(
-                name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=files_fd
-            )
-            os.fchmod(folder, mode)
-            os.close(folder)
-    except OSError:
-        os.close(files_fd)
-        raise
-    return files_fd
+    Raises:
+        SystemFailureError: it failed.
+    """
+    with listener:
+        listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        try:
+            await gateway.serve(listener)
+        except OSError as exc:
+            raise SystemFailureError(f"the gateway {gateway.name} failed: {exc}") from exc
 
 
 def _limit(group: Group, order: StageOrder, watched_processes: int | None, *, held_bytes: int) -> None:

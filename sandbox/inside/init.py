@@ -26,7 +26,6 @@ from sandbox.kernel.seccomp import install_filter
 from sandbox.kernel.syscalls import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
-    CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUSER,
@@ -39,8 +38,9 @@ from sandbox.kernel.syscalls import (
 
 __all__ = ["STAGE_NAMESPACES", "WALLS", "Pipes", "be_init"]
 
-STAGE_NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
-"""Made with init by root of the initial user name space; the user and cgroup name spaces follow inside."""
+STAGE_NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS
+"""Made with init by root of the initial user name space. The launcher has made the network name space right
+before, because a gateway's socket must be in it; the user and cgroup name spaces follow inside."""
 
 WALLS = (
     "pid_namespace", "mount_namespace", "network_namespace", "network_none", "ipc_namespace", "uts_namespace",
@@ -112,7 +112,8 @@ def _live(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) ->
     if failure:
         _report(pipes, failure)
         os._exit(EXIT_FAILED)
-    _report(pipes, f"started {' '.join(WALLS)}")
+    walls = [name for name in WALLS if name != "network_none" or task.gateway_port is None]
+    _report(pipes, f"started {' '.join(walls)}")
     return _reap(program.pid)
 
 

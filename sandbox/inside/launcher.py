@@ -18,6 +18,7 @@ from sandbox.inside import wire
 from sandbox.inside.capture import Capture
 from sandbox.inside.init import STAGE_NAMESPACES, Pipes, be_init
 from sandbox.inside.orders import (
+    LiveFigures,
     StageAnswer,
     StageTask,
     StreamFacts,
@@ -28,9 +29,10 @@ from sandbox.inside.orders import (
 from sandbox.inside.root import build_root
 from sandbox.inside.watch import ServiceGoneError, StageFailedError, StageStreams, Watch
 from sandbox.kernel.cgroups import Group
+from sandbox.kernel.network import listen_on_loopback
 from sandbox.kernel.privileges import INIT_ID, INSIDE_ID, die_with_parent
 from sandbox.kernel.seccomp import compile_filter
-from sandbox.kernel.syscalls import clone3
+from sandbox.kernel.syscalls import CLONE_NEWNET, clone3, unshare
 
 __all__ = ["main"]
 
@@ -74,7 +76,6 @@ class Launcher:
         self._channel = channel
         self._box_fd = box_fd
         self._proc_fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._filter = compile_filter()
         self._owner_uid = 0
         self._init_uid = 0
         self._group_folders: list[int] = []
@@ -124,9 +125,11 @@ class Launcher:
         pipes = Pipes(
             stdin=stdin_out, stdout=stdout_in, stderr=stderr_in, report=report_in, release=release_out
         )
+        program_filter = compile_filter(may_connect=task.gateway_port is not None)
+        self._make_network(task.gateway_port)
         init = clone3(STAGE_NAMESPACES)
         if init is None:
-            be_init(task, group, self._filter, pipes)
+            be_init(task, group, program_filter, pipes)
         for descriptor in (stdin_out, stdout_in, stderr_in, report_in, release_out):
             os.close(descriptor)
         streams = StageStreams(
@@ -149,6 +152,7 @@ class Launcher:
             streams=streams,
             channel_fd=self._channel.fileno(),
             on_ready=map_ids,
+            on_figures=self._send_figures if task.wants_samples else None,
         )
         try:
             watch.run()
@@ -157,6 +161,29 @@ class Launcher:
             os.close(release_in)
             os.close(init.pidfd)
         return pack(_answer(watch)) | {"error": ""}, bytes(streams.stdout.data + streams.stderr.data)
+
+    def _make_network(self, gateway_port: int | None) -> None:
+        """Move into a new network name space, which init inherits; hand a gateway's socket to the service.
+
+        Raises:
+            StageFailedError: loopback cannot be set up.
+        """
+        unshare(CLONE_NEWNET)
+        if gateway_port is None:
+            return
+        try:
+            listener = listen_on_loopback(gateway_port)
+        except OSError as exc:
+            raise StageFailedError(
+                f"the gateway cannot listen inside (CAP_NET_ADMIN is needed): {exc}"
+            ) from exc
+        with listener:
+            message = wire.encode({"event": "gateway"})
+            socket.send_fds(self._channel, [message[: wire.HEADER_BYTES]], [listener.fileno()])
+            self._channel.sendall(message[wire.HEADER_BYTES :])
+
+    def _send_figures(self, figures: LiveFigures) -> None:
+        wire.send(self._channel, {"event": "figures", "figures": pack(figures)})
 
     def _write_maps(self, pid: int) -> None:
         """Map program and init to the sandbox's own two numbers on this machine, and nothing else."""

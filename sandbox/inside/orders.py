@@ -4,18 +4,20 @@ Invariant: plain numbers, strings and lists, so that an order goes through JSON 
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sandbox.inside.wire import Fields
 from sandbox.kernel.cgroups import GroupUsage
 
 __all__ = [
     "Layout",
+    "LiveFigures",
     "StageAnswer",
     "StageTask",
     "StreamFacts",
     "pack",
     "unpack_answer",
+    "unpack_figures",
     "unpack_layout",
     "unpack_task",
 ]
@@ -49,6 +51,10 @@ class StageTask(NamedTuple):
     processes: int | None
     """Processes that the watch allows; None where the group's task bound does it."""
     output_bytes: int
+    gateway_port: int | None
+    """Where the stage's only way out listens on its loopback; None for a stage without any network."""
+    wants_samples: bool
+    """Send live figures while the stage runs."""
     group_version: int
     controllers: list[str]
     """Names of the group's folders, in the order of the descriptors that come with the task."""
@@ -60,6 +66,17 @@ class StreamFacts(NamedTuple):
     kept_bytes: int
     size_bytes: int
     sha256: str
+
+
+class LiveFigures(NamedTuple):
+    """What a stage uses at one moment; sent ahead of the answer."""
+
+    elapsed_s: float
+    processes: int
+    disk_bytes: int
+    stdout_bytes: int
+    stderr_bytes: int
+    group: GroupUsage
 
 
 class StageAnswer(NamedTuple):
@@ -84,7 +101,7 @@ class StageAnswer(NamedTuple):
     """Minor and major faults, voluntary and involuntary switches of what init reaped; None when killed."""
 
 
-def pack(value: Layout | StageTask | StageAnswer) -> Fields:
+def pack(value: Layout | StageTask | StageAnswer | LiveFigures) -> Fields:
     """Return the fields of an order or an answer."""
     return {
         name: part._asdict() if isinstance(part, StreamFacts | GroupUsage) else part
@@ -100,6 +117,12 @@ def unpack_layout(fields: Fields) -> Layout:
 def unpack_task(fields: Fields) -> StageTask:
     """Build a task from what came through JSON."""
     return StageTask(**fields)  # type: ignore[arg-type]  # both ends are ours, and of the same version
+
+
+def unpack_figures(fields: object) -> LiveFigures:
+    """Build live figures from what came through JSON."""
+    built: dict[str, Any] = dict(fields)  # type: ignore[call-overload]  # both ends are ours
+    return LiveFigures(**built | {"group": GroupUsage(**built["group"])})
 
 
 def unpack_answer(fields: Fields) -> StageAnswer:

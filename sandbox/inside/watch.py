@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from sandbox.inside.capture import Capture
-from sandbox.inside.orders import StageTask
+from sandbox.inside.orders import LiveFigures, StageTask
 from sandbox.kernel.cgroups import Group, GroupUsage
 from sandbox.kernel.syscalls import Child
 
@@ -21,6 +21,7 @@ __all__ = ["ServiceGoneError", "StageFailedError", "StageStreams", "Watch"]
 TICK_S = 0.05
 SHORTEST_TICK_S = 0.002
 START_TIMEOUT_S = 30.0
+FIGURES_EVERY_S = 0.1
 READ_BYTES = 65536
 
 
@@ -100,6 +101,7 @@ class Watch:
         streams: StageStreams,
         channel_fd: int,
         on_ready: Callable[[], None],
+        on_figures: Callable[[LiveFigures], None] | None = None,
     ) -> None:
         self.task = task
         self.group = group
@@ -108,6 +110,7 @@ class Watch:
         self.streams = streams
         self.channel_fd = channel_fd
         self.on_ready = on_ready
+        self.on_figures = on_figures
         self.killed_for = ""
         self.hits: set[str] = set()
         self.walls: list[str] = []
@@ -122,6 +125,7 @@ class Watch:
         self._deadline_s = 0.0
         self._next_look_s = 0.0
         self._has_started = False
+        self._next_figures_s = 0.0
 
     def run(self) -> None:
         """Watch until everything of the stage is dead and its pipes are drained.
@@ -196,12 +200,25 @@ class Watch:
         usage = self.group.usage()
         if self.memory_sample is None or _anonymous(usage) >= _anonymous(self.memory_sample):
             self.memory_sample = usage
+        if self.on_figures is not None and time.monotonic() >= self._next_figures_s:
+            self._next_figures_s = time.monotonic() + FIGURES_EVERY_S
+            self.on_figures(self._figures(count, usage, space))
         if self.task.processes is not None and count > self.task.processes:
             self._kill("processes")
         elif time.monotonic() >= self._deadline_s:
             self._kill("wall")
         elif self._cpu_time_s() >= self.task.cpu_time_s:
             self._kill("cpu")
+
+    def _figures(self, processes: int, usage: GroupUsage, space: os.statvfs_result) -> LiveFigures:
+        return LiveFigures(
+            elapsed_s=time.monotonic() - self._since_s,
+            processes=processes,
+            disk_bytes=(space.f_blocks - space.f_bfree) * space.f_frsize,
+            stdout_bytes=self.streams.stdout.size_bytes,
+            stderr_bytes=self.streams.stderr.size_bytes,
+            group=usage,
+        )
 
     def _cpu_time_s(self) -> float:
         """Return what the program has used, and what reading its output has cost.

@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 
-__all__ = ["HEADER_BYTES", "Fields", "decode_fields", "decode_header", "encode", "receive", "send"]
+__all__ = ["HEADER_BYTES", "MAX_FDS", "Fields", "decode_fields", "decode_header", "encode", "receive", "send"]
 
 Fields = dict[str, object]
 

@@ -20,6 +20,8 @@ MICROSECONDS = 1e6
 class GroupUsage(NamedTuple):
     """What a group has used so far. None where this kernel does not count it."""
 
+    memory_bytes: int | None
+    """Now; everything that is charged."""
     memory_peak_bytes: int | None
     memory_anonymous_bytes: int | None
     """Now, not at the peak."""
@@ -108,6 +110,7 @@ class Group(NamedTuple):
         events = _keyed(self.read("memory", "memory.oom_control" if one else "memory.events"))
         user_time_s, system_time_s = self._times()
         return GroupUsage(
+            memory_bytes=_number(self.read("memory", "memory.usage_in_bytes" if one else "memory.current")),
             memory_peak_bytes=_number(
                 self.read("memory", "memory.max_usage_in_bytes" if one else "memory.peak")
             ),

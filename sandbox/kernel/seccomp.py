@@ -38,6 +38,8 @@ RETURN = 0x06  # BPF_RET | BPF_K
 
 NAMESPACE_FLAGS = 0x7E02_0000
 """Every CLONE_NEW* bit that ``clone`` takes; a time name space is made by ``clone3`` and ``unshare`` only."""
+SOCKET_TYPE_MASK = 0xF
+"""The bits of a socket's type that are not flags (SOCK_NONBLOCK, SOCK_CLOEXEC)."""
 TERMINAL_REQUESTS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into the terminal of someone else
 PERSONALITIES = (0x0, 0x0004_0000, 0xFFFF_FFFF)  # PER_LINUX, with ADDR_NO_RANDOMIZE (debuggers, SBCL), query
 
@@ -169,8 +171,12 @@ class Program:
         return 0 if label is None else self.labels[label] - place - 1
 
 
-def compile_filter(machine: str | None = None) -> bytes:
+def compile_filter(machine: str | None = None, *, may_connect: bool = False) -> bytes:
     """Return the filter for this machine's architecture (``uname -m``).
+
+    Args:
+        machine: the architecture; None for this machine's.
+        may_connect: allow TCP sockets, for a stage that has a gateway on its loopback.
 
     Raises:
         NotImplementedError: there is no table of system calls for this architecture.
@@ -197,7 +203,10 @@ def compile_filter(machine: str | None = None) -> bytes:
     _emit_tree(program, sorted(verdicts.items()))
     for name in filtered.values():
         program.label(name)
-        ARGUMENT_FILTERS[name](program, name)
+        if name == "socket" and may_connect:
+            _filter_socket_tcp(program, name)
+        else:
+            ARGUMENT_FILTERS[name](program, name)
     return program.assemble()
 
 
@@ -243,6 +252,25 @@ def _filter_socket(program: Program, name: str) -> None:
     """Allow AF_UNIX only: a network name space still leaves the other families as an attack surface."""
     program.emit(LOAD, OFFSET_ARGUMENTS)
     program.emit(JUMP_EQUAL, int(socket.AF_UNIX), yes=f"{name} passes")
+    program.emit(RETURN, RET_ERRNO | errno.EAFNOSUPPORT)
+    program.label(f"{name} passes")
+    program.emit(RETURN, RET_ALLOW)
+
+
+def _filter_socket_tcp(program: Program, name: str) -> None:
+    """Allow AF_UNIX, and plain TCP: neither datagrams nor raw packets nor other protocols over IP."""
+    program.emit(LOAD, OFFSET_ARGUMENTS)
+    program.emit(JUMP_EQUAL, int(socket.AF_UNIX), yes=f"{name} passes")
+    program.emit(JUMP_EQUAL, int(socket.AF_INET), yes=f"{name} is internet")
+    program.emit(JUMP_EQUAL, int(socket.AF_INET6), yes=f"{name} is internet", no=f"{name} is denied")
+    program.label(f"{name} is internet")
+    program.emit(LOAD, OFFSET_ARGUMENTS + 8)
+    program.emit(AND, SOCKET_TYPE_MASK)
+    program.emit(JUMP_EQUAL, int(socket.SOCK_STREAM), no=f"{name} is denied")
+    program.emit(LOAD, OFFSET_ARGUMENTS + 16)
+    program.emit(JUMP_EQUAL, 0, yes=f"{name} passes")
+    program.emit(JUMP_EQUAL, int(socket.IPPROTO_TCP), yes=f"{name} passes")
+    program.label(f"{name} is denied")
     program.emit(RETURN, RET_ERRNO | errno.EAFNOSUPPORT)
     program.label(f"{name} passes")
     program.emit(RETURN, RET_ALLOW)

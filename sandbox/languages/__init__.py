@@ -11,13 +11,13 @@ from sandbox.languages.cpp import Cpp
 from sandbox.languages.go import Go
 from sandbox.languages.java import Java
 from sandbox.languages.javascript import JavaScript
-from sandbox.languages.language import Language, Plan, Stage, StageLimits
+from sandbox.languages.language import Language, Plan, Stage
 from sandbox.languages.php import Php
 from sandbox.languages.python import Python
 from sandbox.languages.swift import Swift
 from sandbox.languages.typescript import TypeScript
 
-__all__ = ["LANGUAGES", "Language", "Plan", "Stage", "StageLimits", "find"]
+__all__ = ["LANGUAGES", "Language", "Plan", "Stage", "find"]
 
 LANGUAGES: Mapping[str, Language] = {
     language.name: language

@@ -2,17 +2,14 @@
 
 from sandbox.errors import RequestError
 from sandbox.languages.entry import WORK, choose_entry, inside, sources
-from sandbox.languages.language import Plan, Stage, StageLimits
+from sandbox.languages.language import Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest
-from sandbox.tree import Runtime
 
-__all__ = ["COMPILER_FILE_BYTES", "PROGRAM", "Cpp"]
+__all__ = ["PROGRAM", "Cpp"]
 
 PROGRAM = f"{WORK}/.program"
 """Where compilers of native code leave the program."""
-COMPILER_FILE_BYTES = 100 * 1024 * 1024
-"""The largest single file that a compiler may write; the disk quota bounds it further."""
 SUFFIXES = (".cpp", ".cc", ".cxx", ".c++", ".C")
 OPTIONS = {
     "standard": ("c++17", "c++11", "c++14", "c++20", "c++23"),
@@ -28,7 +25,7 @@ class Cpp:
     title = "C++"
     default_file = "main.cpp"
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage over all sources, then the program itself.
 
         Raises:
@@ -43,9 +40,9 @@ class Cpp:
                 f"files: C++ expects at least one file that ends in {', '.join(SUFFIXES)}, received "
                 f"{', '.join(file.path for file in request.files[:5]) or 'none'}"
             )
-        linker = ("-fuse-ld=mold",) if "linker" in runtime.programs else ()
+        linker = ("-fuse-ld=mold",) if "linker" in given.runtime.programs else ()
         argv = (
-            runtime.programs["compile"],
+            given.runtime.programs["compile"],
             f"-std={options['standard']}",
             f"-O{options['optimize']}",
             "-pipe",
@@ -58,7 +55,7 @@ class Cpp:
         )
         return Plan(
             stages=(
-                Stage(name="compile", argv=argv, limits=StageLimits(file_size_bytes=COMPILER_FILE_BYTES)),
+                Stage(name="compile", argv=argv),
                 Stage(name="run", argv=(PROGRAM, *request.args), counts_processes_exactly=True),
             )
         )

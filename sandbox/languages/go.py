@@ -7,9 +7,9 @@ leaves the ``go`` command out, which costs most of the time of a small program.
 import re
 from pathlib import PurePosixPath
 
-from sandbox.languages.cpp import COMPILER_FILE_BYTES, PROGRAM
+from sandbox.languages.cpp import PROGRAM
 from sandbox.languages.entry import WORK, choose_entry, inside, sources
-from sandbox.languages.language import Plan, Stage, StageLimits
+from sandbox.languages.language import Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest, SourceFile
 from sandbox.tree import Runtime
@@ -42,7 +42,7 @@ class Go:
     title = "Go"
     default_file = "main.go"
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage, then the program itself.
 
         Raises:
@@ -58,15 +58,18 @@ class Go:
         ]
         if entry not in package:
             package.append(entry)
-        is_direct = "packages" in runtime.programs and _is_one_plain_package(request, package)
-        argv = _direct(runtime, package) if is_direct else _by_go_command(request, runtime, package, folder)
+        is_direct = "packages" in given.runtime.programs and _is_one_plain_package(request, package)
+        argv = (
+            _direct(given.runtime, package)
+            if is_direct
+            else _by_go_command(request, given.runtime, package, folder)
+        )
         return Plan(
             stages=(
                 Stage(
                     name="compile",
                     argv=argv,
-                    env=_environment(runtime),
-                    limits=StageLimits(file_size_bytes=COMPILER_FILE_BYTES),
+                    env=_environment(given.runtime),
                 ),
                 Stage(name="run", argv=(PROGRAM, *request.args)),
             )

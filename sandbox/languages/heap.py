@@ -5,15 +5,13 @@ program that asks for too much meets its runtime's own error first. Address spac
 limited: the JVM, V8 and Go reserve far more of it than they use and would not start.
 """
 
-from sandbox.request import ExecutionRequest, Limits
+from sandbox.request import MIB, Limits
 
 __all__ = ["heap_mib"]
 
-MIB = 1024 * 1024
 SMALLEST_HEAP_MIB = 16
 
 
-def heap_mib(request: ExecutionRequest, *, share: float) -> int:
-    """Return the heap in MiB: ``share`` (0 to 1) of the memory limit, and never less than 16."""
-    limits = request.limits or Limits()
+def heap_mib(limits: Limits, *, share: float) -> int:
+    """Return the heap in MiB: ``share`` (0 to 1) of the stage's memory limit, and never less than 16."""
     return max(SMALLEST_HEAP_MIB, int(limits.memory_bytes * share) // MIB)

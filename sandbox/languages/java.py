@@ -10,10 +10,9 @@ from sandbox.errors import RequestError
 from sandbox.languages.entry import WORK, choose_entry, inside, sources
 from sandbox.languages.heap import heap_mib
 from sandbox.languages.java_source import JavaSource, scan
-from sandbox.languages.language import Plan, Stage, StageLimits
+from sandbox.languages.language import Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest, SourceFile
-from sandbox.tree import Runtime
 
 __all__ = ["Java"]
 
@@ -34,7 +33,7 @@ class Java:
     title = "Java"
     default_file = "Main.java"
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage over all sources, then the JVM with the class that has ``main``.
 
         Raises:
@@ -52,17 +51,20 @@ class Java:
         scanned = {file.path: scan(file.content, PurePosixPath(file.path).stem) for file in files}
         main_class = _main_class(request, scanned)
         copies, paths = _placed(files, scanned)
-        compiler_heap = f"-J-Xmx{heap_mib(request, share=COMPILER_HEAP_SHARE)}m"
-        javac = (runtime.programs["compile"], compiler_heap, *(f"-J{flag}" for flag in JVM))
+        compiler_heap = f"-J-Xmx{heap_mib(given.bounds.compile, share=COMPILER_HEAP_SHARE)}m"
+        javac = (given.runtime.programs["compile"], compiler_heap, *(f"-J{flag}" for flag in JVM))
         flags = ("-J-XX:TieredStopAtLevel=1", "-proc:none", "-encoding", "UTF-8", "-d", CLASSES)
-        java = (runtime.programs["run"], f"-Xmx{heap_mib(request, share=PROGRAM_HEAP_SHARE)}m", *JVM)
+        java = (
+            given.runtime.programs["run"],
+            f"-Xmx{heap_mib(given.bounds.run, share=PROGRAM_HEAP_SHARE)}m",
+            *JVM,
+        )
         return Plan(
             files=copies,
             stages=(
                 Stage(
                     name="compile",
                     argv=(*javac, *flags, *paths),
-                    limits=StageLimits(file_size_bytes=100 * 1024 * 1024),
                 ),
                 Stage(name="run", argv=(*java, "-cp", f"{CLASSES}:{WORK}", main_class, *request.args)),
             ),

@@ -2,10 +2,9 @@
 
 from sandbox.languages.entry import choose_entry, inside
 from sandbox.languages.heap import heap_mib
-from sandbox.languages.language import Plan, Stage
+from sandbox.languages.language import Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest
-from sandbox.tree import Runtime
 
 __all__ = ["NODE_HEAP_SHARE", "JavaScript"]
 
@@ -21,12 +20,12 @@ class JavaScript:
     title = "JavaScript"
     default_file = "main.js"
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan one stage; a syntax error shows as Node itself shows it, with exit code 1."""
         read_options(request, {})
         entry = choose_entry(
             request, suffixes=(".js", ".mjs", ".cjs"), usual=("main.js", "index.js", "main.mjs", "index.mjs")
         )
-        heap = f"--max-old-space-size={heap_mib(request, share=NODE_HEAP_SHARE)}"
-        argv = (runtime.programs["run"], heap, inside(entry.path), *request.args)
+        heap = f"--max-old-space-size={heap_mib(given.bounds.run, share=NODE_HEAP_SHARE)}"
+        argv = (given.runtime.programs["run"], heap, inside(entry.path), *request.args)
         return Plan(stages=(Stage(name="run", argv=argv),))

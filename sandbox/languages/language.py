@@ -8,24 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from sandbox.bounds import StageBounds
 from sandbox.request import ExecutionRequest, SourceFile
 from sandbox.tree import Runtime
 
-__all__ = ["Language", "Plan", "Stage", "StageLimits"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageLimits:
-    """Where one stage needs other bounds than the request's limits; None keeps the request's.
-
-    Compilers write files that a program may not: a stage may raise the size of a single file. The disk quota,
-    the memory group and the clocks stay the request's, so nothing is gained by it.
-    """
-
-    file_size_bytes: int | None = None
-    """``RLIMIT_FSIZE`` of this stage."""
-    open_files: int | None = None
-    """``RLIMIT_NOFILE`` of this stage."""
+__all__ = ["Language", "Plan", "Provision", "Stage"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +20,7 @@ class Stage:
     """One command in the sandbox. The stages of a plan share ``/work``; each has its own processes."""
 
     name: str
-    """``compile`` or ``run``."""
+    """``compile`` or ``run``: which of the operator's limits hold."""
     argv: tuple[str, ...]
     """An absolute program path and its arguments, as seen inside."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -42,8 +29,6 @@ class Stage:
     """Kernel tasks (threads and processes) that the runtime needs at most: ``pids.max``."""
     counts_processes_exactly: bool = False
     """True where the runtime is single-threaded, so that ``pids.max`` is the limit on processes itself."""
-    limits: StageLimits | None = None
-    """Bounds that differ from the request's for this stage only; None for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +37,16 @@ class Plan:
 
     files: Sequence[SourceFile] = ()
     stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provision:
+    """What a program is given to run with."""
+
+    runtime: Runtime
+    """One of the language's runtimes in the tree that will be mounted."""
+    bounds: StageBounds
+    """The limits in force; the heap of a JVM and of Node is sized by them."""
 
 
 class Language(Protocol):
@@ -65,13 +60,12 @@ class Language(Protocol):
     default_file: str
     """The path that a lone snippet is given."""
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Return the stages for a request.
 
         Args:
-            request: the program; ``limits`` are the ones in force (None is read as ``Limits()``), because the
-                heap of a JVM and of Node is sized by them.
-            runtime: one of this language's runtimes in the tree that will be mounted.
+            request: the program.
+            given: what it is run with.
 
         Raises:
             RequestError: the request cannot be planned in this language (no entry point, a bad option).

@@ -1,10 +1,9 @@
 """PHP: the file is run by the command line interpreter."""
 
 from sandbox.languages.entry import choose_entry, inside
-from sandbox.languages.language import Plan, Stage
+from sandbox.languages.language import Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest
-from sandbox.tree import Runtime
 
 __all__ = ["Php"]
 
@@ -32,9 +31,9 @@ class Php:
     title = "PHP"
     default_file = "main.php"
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan one stage; a parse error shows as PHP itself shows it, with exit code 255."""
         read_options(request, {})
         entry = choose_entry(request, suffixes=(".php",), usual=("main.php", "index.php"))
-        argv = (runtime.programs["run"], *SETTINGS, inside(entry.path), *request.args)
+        argv = (given.runtime.programs["run"], *SETTINGS, inside(entry.path), *request.args)
         return Plan(stages=(Stage(name="run", argv=argv, counts_processes_exactly=True),))

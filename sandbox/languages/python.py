@@ -1,10 +1,9 @@
 """Python: the file is run as it is."""
 
 from sandbox.languages.entry import choose_entry, inside
-from sandbox.languages.language import Plan, Stage
+from sandbox.languages.language import Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest
-from sandbox.tree import Runtime
 
 __all__ = ["Python"]
 
@@ -17,7 +16,7 @@ class Python:
     title = "Python"
     default_file = "main.py"
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan one stage; a syntax error shows as Python itself shows it, with exit code 1."""
         read_options(request, {})
         entry = choose_entry(request, suffixes=(".py",), usual=("main.py", "__main__.py", "app.py"))
@@ -25,7 +24,7 @@ class Python:
             stages=(
                 Stage(
                     name="run",
-                    argv=(runtime.programs["run"], inside(entry.path), *request.args),
+                    argv=(given.runtime.programs["run"], inside(entry.path), *request.args),
                     env={"PYTHONDONTWRITEBYTECODE": "1"},
                     counts_processes_exactly=True,
                 ),

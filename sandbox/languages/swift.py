@@ -3,12 +3,11 @@
 import re
 
 from sandbox.errors import RequestError
-from sandbox.languages.cpp import COMPILER_FILE_BYTES, PROGRAM
+from sandbox.languages.cpp import PROGRAM
 from sandbox.languages.entry import choose_entry, inside, sources
-from sandbox.languages.language import Plan, Stage, StageLimits
+from sandbox.languages.language import Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest, SourceFile
-from sandbox.tree import Runtime
 
 __all__ = ["Swift"]
 
@@ -30,7 +29,7 @@ class Swift:
     title = "Swift"
     default_file = "main.swift"
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage over all sources, then the program itself.
 
         Raises:
@@ -55,16 +54,16 @@ class Swift:
                 renamed = SourceFile(path=".entry/main.swift", content=entry.content)
                 extra.append(renamed)
                 files = [renamed if file is entry else file for file in files]
-        if "linker" in runtime.programs:
+        if "linker" in given.runtime.programs:
             flags.append("-use-ld=mold")
-        if "module_cache" in runtime.programs:
-            flags += ["-module-cache-path", runtime.programs["module_cache"]]
+        if "module_cache" in given.runtime.programs:
+            flags += ["-module-cache-path", given.runtime.programs["module_cache"]]
         paths = (inside(file.path) for file in files)
-        argv = (runtime.programs["compile"], *flags, "-module-name", "program", "-o", PROGRAM, *paths)
+        argv = (given.runtime.programs["compile"], *flags, "-module-name", "program", "-o", PROGRAM, *paths)
         return Plan(
             files=extra,
             stages=(
-                Stage(name="compile", argv=argv, limits=StageLimits(file_size_bytes=COMPILER_FILE_BYTES)),
+                Stage(name="compile", argv=argv),
                 Stage(name="run", argv=(PROGRAM, *request.args)),
             ),
         )

@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from sandbox.languages.entry import WORK, choose_entry, inside
 from sandbox.languages.heap import heap_mib
 from sandbox.languages.javascript import NODE_HEAP_SHARE
-from sandbox.languages.language import Plan, Stage, StageLimits
+from sandbox.languages.language import Plan, Provision, Stage
 from sandbox.languages.options import SWITCH, read_options
-from sandbox.request import ExecutionRequest, SourceFile
+from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.tree import Runtime
 
 __all__ = ["TypeScript"]
@@ -38,7 +38,7 @@ class TypeScript:
     title = "TypeScript"
     default_file = "main.ts"
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage (unless ``type_check`` is false), then Node.js.
 
         Raises:
@@ -48,7 +48,7 @@ class TypeScript:
         entry = choose_entry(
             request, suffixes=SUFFIXES, usual=("main.ts", "index.ts", "main.mts", "index.mts")
         )
-        node = (runtime.programs["run"], f"--max-old-space-size={heap_mib(request, share=NODE_HEAP_SHARE)}")
+        node = _node(given, given.bounds.run)
         if options["type_check"] == "false":
             strip = ("--experimental-transform-types", "--disable-warning=ExperimentalWarning")
             return Plan(stages=(Stage(name="run", argv=(*node, *strip, inside(entry.path), *request.args)),))
@@ -62,18 +62,21 @@ class TypeScript:
                 Stage(
                     name="compile",
                     argv=(
-                        *node,
-                        runtime.programs["compile"],
-                        *_compiler_flags(request, runtime, entry, options),
+                        *_node(given, given.bounds.compile),
+                        given.runtime.programs["compile"],
+                        *_compiler_flags(request, given.runtime, entry, options),
                     ),
                     env={
                         "NODE_DISABLE_COMPILE_CACHE": "1"
                     },  # the cache would be written, and never read again
-                    limits=StageLimits(file_size_bytes=100 * 1024 * 1024),
                 ),
                 Stage(name="run", argv=(*node, inside(f"{OUT}/{compiled}"), *request.args)),
             ),
         )
+
+
+def _node(given: Provision, limits: Limits) -> tuple[str, ...]:
+    return (given.runtime.programs["run"], f"--max-old-space-size={heap_mib(limits, share=NODE_HEAP_SHARE)}")
 
 
 def _is_esm(request: ExecutionRequest, option: str) -> bool:

@@ -8,8 +8,10 @@ import re
 import secrets
 from collections.abc import Callable
 
+from sandbox.bounds import StageBounds
 from sandbox.errors import SystemFailureError
 from sandbox.languages import find
+from sandbox.languages.language import Provision
 from sandbox.request import ExecutionRequest, SourceFile
 from sandbox.rootfs.recipe import LanguageRecipe
 from sandbox.rootfs.shell import TreeShell
@@ -74,7 +76,7 @@ def verify(
         files=(SourceFile(path=declared.default_file, content=SAMPLES[language.name].encode()),),
         stdin=f"{word}\n".encode(),
     )
-    plan = declared.plan(request, runtime)
+    plan = declared.plan(request, Provision(runtime=runtime, bounds=StageBounds()))
     for file in (*request.files, *plan.files):
         place = shell.work / file.path
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import pytest
 
 from sandbox.backends.backend import StageOrder
 from sandbox.backends.slot import SlotBackend
+from sandbox.bounds import StageBounds
 from sandbox.executor import CodeExecutor
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus, LimitKind
@@ -407,7 +408,9 @@ async def test_lock_on_a_file_of_the_tree_stops_nobody_else() -> None:
     """A program that locks the files of Go's cache for 20 seconds does not hold up another's compilation."""
     tree = find_tree(state_dir())
     assert tree is not None
-    executor = CodeExecutor(tree, SlotBackend(), limits=Limits(wall_time_s=60.0), max_concurrent=2)
+    executor = CodeExecutor(
+        [tree], SlotBackend(), bounds=StageBounds(run=Limits(wall_time_s=60.0)), max_concurrent=2
+    )
     module = [
         SourceFile(path="go.mod", content=b"module x\n\ngo 1.21\n"),
         SourceFile(path="main.go", content=b"//go:build linux\n\npackage main\n\nfunc main() { print(7) }\n"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.backends.bubblewrap import BubblewrapBackend
+from sandbox.bounds import StageBounds
 from sandbox.errors import SandboxUnavailableError
 from sandbox.executor import CodeExecutor
 from sandbox.languages import LANGUAGES
@@ -45,7 +46,7 @@ from sandbox.rootfs import host_tree
 source = "import os; status = open('/proc/self/status').read()\\n"
 source += "print(status.split('CapEff:')[1].split()[0], os.getuid(), input())"
 async def main():
-    executor = CodeExecutor(host_tree(), BubblewrapBackend())
+    executor = CodeExecutor([host_tree()], BubblewrapBackend())
     file = SourceFile(path="main.py", content=source.encode())
     request = ExecutionRequest(language="python", files=[file], stdin=sys.argv[2].encode())
     result = await executor.execute(request)
@@ -60,7 +61,7 @@ async def execute(
 ) -> ExecutionResult:
     """Run one request in an executor of its own, and assert that no process, mount or folder is left."""
     before = leftovers()
-    executor = CodeExecutor(tree or host_python(), BubblewrapBackend(), limits=limits)
+    executor = CodeExecutor([tree or host_python()], BubblewrapBackend(), bounds=StageBounds(run=limits))
     try:
         return await executor.execute(request)
     finally:

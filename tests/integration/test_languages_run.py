@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from sandbox.backends.slot import SlotBackend
+from sandbox.bounds import StageBounds
 from sandbox.executor import CodeExecutor
 from sandbox.languages import LANGUAGES
 from sandbox.request import ExecutionRequest, Limits, SourceFile
@@ -50,7 +51,7 @@ async def run(
         entry_point=entry_point,
         options=options,
     )
-    executor = CodeExecutor(tree(), SlotBackend(), limits=Limits(wall_time_s=60.0))
+    executor = CodeExecutor([tree()], SlotBackend(), bounds=StageBounds(run=Limits(wall_time_s=60.0)))
     try:
         return await executor.execute(request)
     finally:

@@ -269,10 +269,11 @@ import asyncio, sys
 sys.path.insert(0, sys.argv[1])
 from tests.support.sandboxes import host_python, python_request, SMALL
 from sandbox.backends.slot import SlotBackend
+from sandbox.bounds import StageBounds
 from sandbox.executor import CodeExecutor
 async def main():
     backend = SlotBackend(uid_base=int(sys.argv[2]), uid_count=1000)
-    executor = CodeExecutor(host_python(), backend, limits=SMALL)
+    executor = CodeExecutor([host_python()], backend, bounds=StageBounds(run=SMALL))
     async def soon():
         await asyncio.sleep(1)
         print("running", flush=True)

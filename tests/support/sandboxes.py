@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sandbox.backends.slot import SlotBackend
+from sandbox.bounds import StageBounds
 from sandbox.executor import CodeExecutor
 from sandbox.kernel.grouptree import find_group_tree
 from sandbox.request import ExecutionRequest, Limits, SourceFile
@@ -104,7 +105,9 @@ async def sandboxes(limits: Limits = SMALL, **options: object) -> AsyncIterator[
     uids = range(800_000_000 + os.getpid() * UID_COUNT, 800_000_000 + (os.getpid() + 1) * UID_COUNT)
     before = Leftovers.look(uids)
     backend = SlotBackend(uid_base=uids.start, uid_count=UID_COUNT)
-    executor = CodeExecutor(host_python(), backend, limits=limits, max_concurrent=4, **options)  # type: ignore[arg-type]
+    executor = CodeExecutor(
+        [host_python()], backend, bounds=StageBounds(run=limits), max_concurrent=4, **options
+    )  # type: ignore[arg-type]
     try:
         yield executor
     finally:

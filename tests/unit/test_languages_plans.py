@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from sandbox.bounds import StageBounds
 from sandbox.errors import RequestError
 from sandbox.languages import LANGUAGES, Plan
+from sandbox.languages.language import Provision
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.tree import Runtime
 
@@ -46,11 +48,11 @@ def plan(
         files=tuple(SourceFile(path=path, content=text.encode()) for path, text in contents.items()),
         entry_point=entry_point,
         args=args,
-        limits=Limits(memory_bytes=memory_bytes) if memory_bytes else None,
         options=options,
     )
     runtime = Runtime(language=language, version="1.2.3", programs=programs or PROGRAMS[language])
-    return declared.plan(request, runtime)
+    bounds = StageBounds(run=Limits(memory_bytes=memory_bytes)) if memory_bytes else StageBounds()
+    return declared.plan(request, Provision(runtime=runtime, bounds=bounds))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -79,15 +81,6 @@ def test_entry_point_that_is_not_among_the_files_is_refused_with_the_closest(lan
     file = LANGUAGES[language].default_file
     with pytest.raises(RequestError, match=re.escape(f"did you mean '{file}'")):
         plan(language, {file: "void main() {}", "other.txt": ""}, entry_point=file[1:])
-
-
-@pytest.mark.parametrize("language", ["cpp", "go", "java", "swift", "typescript"])
-def test_compile_stage_may_write_larger_files_than_the_program(language: str) -> None:
-    """A compiler's files may exceed the limit on the program's files; the program's own stage keeps it."""
-    compile_stage, run_stage = plan(language).stages
-    assert compile_stage.limits is not None
-    assert compile_stage.limits.file_size_bytes == 100 * 1024 * 1024
-    assert run_stage.limits is None
 
 
 @pytest.mark.parametrize("language", ["python", "javascript", "php"])

@@ -7,15 +7,21 @@ from pathlib import Path
 import pytest
 
 from sandbox.backends.backend import Backend, StageOrder, StageOutcome, StageUsage
+from sandbox.bounds import StageBounds
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.executor import CodeExecutor, Executor
 from sandbox.kernel.files import CollectBounds
-from sandbox.languages import Plan, Stage, StageLimits
+from sandbox.languages import Plan, Stage
+from sandbox.languages.language import Provision
 from sandbox.request import Dependency, ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus, LimitKind
 from sandbox.testing import FakeBackend, FakeSandbox, fake_outcome
 from sandbox.tree import LanguageTree, Runtime
 
+BOUNDS = StageBounds(
+    run=Limits(wall_time_s=10, processes=5),
+    compile=Limits(wall_time_s=20, file_size_bytes=99, open_files=999),
+)
 Answer = Callable[[FakeSandbox, StageOrder], StageOutcome]
 
 
@@ -27,17 +33,11 @@ class Compiled:
     title = "Compiled"
     default_file = "main.c"
 
-    def plan(self, request: ExecutionRequest, runtime: Runtime) -> Plan:
-        assert request.limits is not None
+    def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         return Plan(
             files=[SourceFile(path="made/by.plan", content=b"plan")],
             stages=(
-                Stage(
-                    name="compile",
-                    argv=("/cc", runtime.version),
-                    limits=StageLimits(file_size_bytes=99, open_files=999),
-                    tasks_max=20,
-                ),
+                Stage(name="compile", argv=("/cc", given.runtime.version), tasks_max=20),
                 Stage(name="run", argv=("/work/a.out", *request.args), env={"MODE": "run", "A": "stage"}),
             ),
         )
@@ -48,7 +48,7 @@ def an_executor(backend: Backend, **options: object) -> CodeExecutor:
     runtimes = tuple(Runtime(language="compiled", version=v, programs={}) for v in ("1.2.3", "1.13.0", "2.0"))
     tree = LanguageTree(path=Path("/nowhere"), digest="ab" * 32, kind="debian", runtimes=runtimes)
     languages = {"compiled": Compiled(), "absent": _Absent()}
-    return CodeExecutor(tree, backend, languages, Limits(wall_time_s=10, processes=5), **options)  # type: ignore[arg-type]
+    return CodeExecutor([tree], backend, languages, bounds=BOUNDS, **options)  # type: ignore[arg-type]
 
 
 class _Absent(Compiled):
@@ -72,7 +72,7 @@ def by_stage(**outcomes: StageOutcome) -> Answer:
 
 
 async def test_stages_run_in_order_with_their_own_surroundings() -> None:
-    """Variables, input and timeout reach the run stage only; a stage's limits override the request's."""
+    """Variables, input and timeout reach the run stage only; each stage has its own limits."""
     backend = FakeBackend()
     executor: Executor = an_executor(backend)
     request = a_request(
@@ -80,7 +80,7 @@ async def test_stages_run_in_order_with_their_own_surroundings() -> None:
     )
     result = await executor.execute(request)
     compile_, run = backend.sandboxes[0].orders
-    assert (compile_.name, compile_.stdin, compile_.limits.wall_time_s) == ("compile", b"", 10)
+    assert (compile_.name, compile_.stdin, compile_.limits.wall_time_s) == ("compile", b"", 20)
     assert (compile_.limits.file_size_bytes, compile_.limits.open_files, compile_.tasks_max) == (99, 999, 20)
     assert "A" not in compile_.env
     assert (run.argv, run.stdin, run.limits.wall_time_s) == (("/work/a.out", "x"), b"in", 3.0)
@@ -199,7 +199,7 @@ async def test_too_many_outputs_are_told_not_cut() -> None:
             (sandbox.folder / "work" / name).write_bytes(b"x")
         return fake_outcome()
 
-    executor = an_executor(FakeBackend(answer), bounds=CollectBounds(files=2))
+    executor = an_executor(FakeBackend(answer), collecting=CollectBounds(files=2))
     result = await executor.execute(a_request(outputs=["a", "b", "c"]))
     assert (result.status, result.files) == (ExecutionStatus.SUCCESS, ())
     assert "more than 2 output files" in result.error_message
@@ -221,7 +221,7 @@ async def test_version_is_exact_prefix_or_default(wanted: str, version: str) -> 
             {"language": "compilde"},
             "expected one of compiled, absent, received 'compilde'; did you mean 'compiled'",
         ),
-        ({"language": "absent"}, "absent is not in this node's language tree, which has compiled"),
+        ({"language": "absent"}, "absent is in no language tree of this node; they have compiled"),
         ({"runtime": "1.1"}, r"expected one of 1.2.3, 1.13.0, 2.0, received '1.1'"),
         ({"timeout_s": 10.5}, "more than 0 and at most 10, received 10.5"),
         ({"dependencies": [Dependency(name="x")]}, "does not install any; received 1"),

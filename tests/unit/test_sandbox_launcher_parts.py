@@ -26,6 +26,7 @@ from sandbox.result import Guarantees, LimitKind
 from sandbox.tree import LanguageTree
 
 USAGE = GroupUsage(
+    memory_bytes=90,
     memory_peak_bytes=100,
     memory_anonymous_bytes=1,
     memory_file_bytes=2,

@@ -7,7 +7,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from blueprint.errors import ConfigError
-from blueprint.settings import ENV_PREFIX, Settings, load_settings, parse_address
+from blueprint.settings import ENV_PREFIX, Settings, parse_address
+from blueprint.settings_sources import load_settings
 
 CHECKSUMMED = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 
