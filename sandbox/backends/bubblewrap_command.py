@@ -33,9 +33,11 @@ CPU_GRACE_S = 2
 RESERVED_BYTES = 1024**3
 
 ENTER_OWN = ("unshare", "--user", "--map-root-user", "--mount")
-# The keeper lives as long as its standard input is open, which is as long as the service lives.
+# The keeper lives as long as its standard input is open, which is as long as the service lives; a mount point
+# whose service was killed it removes itself.
 KEEPER = (
-    'mount -t tmpfs -o "size=$1,nr_inodes=$2,mode=0755,nosuid,nodev" tmpfs "$3" && echo ready && exec cat'
+    'mount -t tmpfs -o "size=$1,nr_inodes=$2,mode=0755,nosuid,nodev" tmpfs "$3" && echo ready || exit 1; '
+    'read -r _; umount -l "$3"; rmdir "$3"'
 )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from sandbox.errors import SandboxUnavailableError
 from sandbox.kernel.cgroups import Group
 
-__all__ = ["GroupTree", "find_group_tree", "own_name", "start_time"]
+__all__ = ["FOLDER", "GroupTree", "find_group_tree", "own_name", "owner_lives", "start_time"]
 
 FOLDER = "tee-job-node"
 SERVICE_LEAF = "tee-job-node-service"
@@ -109,7 +109,7 @@ class GroupTree:
         """Remove the groups of services that no longer live, with the processes in them."""
         for folder in self._distinct():
             for path in folder.iterdir() if folder.is_dir() else ():
-                if path.is_dir() and not _owner_lives(path.name):
+                if path.is_dir() and not owner_lives(path.name):
                     _empty(path, self.version)
                     _remove(path)
 
@@ -212,7 +212,7 @@ def _enable_controllers(folder: Path) -> None:
     (folder / "cgroup.subtree_control").write_text(wanted)
 
 
-def _owner_lives(name: str) -> bool:
+def owner_lives(name: str) -> bool:
     """Say whether a group's service lives; in another process name space it counts as living."""
     match name.split("-"):
         case [pid, started, namespace, *_] if pid.isdigit():
