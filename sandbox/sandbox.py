@@ -114,6 +114,7 @@ async def run_plan(around: Surroundings, request: ExecutionRequest, plan: Plan) 
             order = _order_of(stage, request, around, left_s=deadline_s - time.monotonic())
             outcome = await sandbox.run(order, around.on_sample)
             await _judge(sandbox, order, outcome, progress)
+            _name_deadline(order, around.bounds, progress)
             if progress.status != ExecutionStatus.SUCCESS:
                 break
         progress.usage = sandbox.usage()
@@ -183,6 +184,13 @@ async def _judge(sandbox: Sandbox, order: StageOrder, outcome: StageOutcome, pro
     progress.limits_hit |= outcome.limits_hit
     progress.status = judge(order, outcome)
     progress.message = message_of(progress.status, order, outcome)
+
+
+def _name_deadline(order: StageOrder, bounds: StageBounds, progress: _Progress) -> None:
+    """Say so when it was not the stage's own clock that ran out, but what the whole request was left."""
+    is_cut = order.limits.wall_time_s < bounds.of(order.name).wall_time_s
+    if progress.status == ExecutionStatus.TIMEOUT and is_cut:
+        progress.message = f"{order.name}: killed at the request's deadline of {bounds.deadline_s:g} s"
 
 
 async def _with_file_size(sandbox: Sandbox, order: StageOrder, outcome: StageOutcome) -> StageOutcome:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,12 +44,12 @@ class Compiled:
         )
 
 
-def an_executor(backend: Backend, **options: object) -> CodeExecutor:
+def an_executor(backend: Backend, operator: StageBounds = BOUNDS, **options: object) -> CodeExecutor:
     """Return an executor with one language in three versions."""
     runtimes = tuple(Runtime(language="compiled", version=v, programs={}) for v in ("1.2.3", "1.13.0", "2.0"))
     tree = LanguageTree(path=Path("/nowhere"), digest="ab" * 32, kind="debian", runtimes=runtimes)
     languages = {"compiled": Compiled(), "absent": _Absent()}
-    return CodeExecutor([tree], backend, languages, bounds=BOUNDS, **options)  # type: ignore[arg-type]
+    return CodeExecutor([tree], backend, languages, bounds=operator, **options)  # type: ignore[arg-type]
 
 
 class _Absent(Compiled):
@@ -281,3 +282,15 @@ async def test_closing_answers_cancelled_and_refuses_what_comes_later() -> None:
 async def test_runtimes_are_those_of_known_languages() -> None:
     """Only what can be asked for is listed."""
     assert [each.version for each in an_executor(FakeBackend()).runtimes()] == ["1.2.3", "1.13.0", "2.0"]
+
+
+async def test_deadline_of_the_request_cuts_the_last_stage_and_is_named() -> None:
+    """What earlier stages took is taken from the run's clock, and the message says which clock ran out."""
+    killed = fake_outcome(exit_code=None, killed_for=LimitKind.WALL_TIME)
+    backend = FakeBackend(by_stage(compile=fake_outcome(), run=killed), delay_s=0.02)
+    executor = an_executor(backend, operator=replace(BOUNDS, deadline_s=5.0))
+    result = await executor.execute(a_request())
+    compiled, run = backend.sandboxes[0].orders
+    assert (compiled.limits.wall_time_s, run.limits.wall_time_s) < (5.0, 5.0 - 0.02)
+    assert result.status == ExecutionStatus.TIMEOUT
+    assert result.error_message == "run: killed at the request's deadline of 5 s"
