@@ -8,17 +8,14 @@ import click
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.outcome import as_json, not_enforced_lines, summary, write_streams
 from blueprint.cli.program import program_options, read_program
-from blueprint.cli.sandboxes import opened_sandbox
+from blueprint.cli.sandboxes import SANDBOX_SETTINGS, opened_sandbox
 from blueprint.cli.session import Session, node_command
 from sandbox.request import ExecutionRequest
 from sandbox.result import ExecutionResult, ExecutionStatus
 
 __all__ = ["command"]
 
-_SETTINGS = (
-    "state_dir", "trees_dir", "backend", "allow_degraded", "tree",
-    "limit_wall_time_s", "limit_cpu_time_s", "limit_memory_bytes", "limit_disk_bytes", "limit_processes",
-)  # fmt: skip
+_SETTINGS = ("state_dir", "trees_dir", *SANDBOX_SETTINGS)
 
 
 @click.command("exec", help="Run a program (a file or a folder) in the sandbox, without any chain.")

@@ -19,7 +19,7 @@ from blueprint.chain.submitter import Submitter, SubmitterPolicy
 from blueprint.chain.wire import to_hex
 from blueprint.cli.account import load_signer
 from blueprint.cli.link import Link, connected
-from blueprint.cli.sandboxes import bounds_of, opened_sandbox
+from blueprint.cli.sandboxes import SANDBOX_SETTINGS, bounds_of, opened_sandbox
 from blueprint.cli.services import bind_services, read_schemas
 from blueprint.cli.session import Session, node_command
 from blueprint.cli.signals import StopSignals
@@ -39,8 +39,7 @@ _SETTINGS = (
     "rpc_url", "rpc_timeout_s", "chain_id", "contract", "service_ids", "start_block", "confirmations",
     "poll_interval_s", "max_fee_gwei", "keystore", "keystore_password_file", "private_key_file",
     "state_dir", "trees_dir", "router", "max_concurrent", "inputs_max_bytes", "grace_s",
-    "backend", "allow_degraded", "tree", "languages",
-    "limit_wall_time_s", "limit_cpu_time_s", "limit_memory_bytes", "limit_disk_bytes", "limit_processes",
+    "languages", *SANDBOX_SETTINGS,
     "http_host", "http_port", "http_allowed_hosts", "outputs_max_bytes", "outputs_item_max_bytes",
     "log_level", "log_format",
 )  # fmt: skip

@@ -24,8 +24,23 @@ from sandbox.result import Guarantees
 from sandbox.rootfs import find_tree, survey_host
 from sandbox.tree import LanguageTree
 
-__all__ = ["OpenedSandbox", "bounds_of", "choose_backend", "choose_tree", "opened_sandbox"]
+__all__ = [
+    "SANDBOX_SETTINGS",
+    "OpenedSandbox",
+    "bounds_of",
+    "choose_backend",
+    "choose_tree",
+    "opened_sandbox",
+]
 
+SANDBOX_SETTINGS: Final = (
+    "backend", "allow_degraded", "tree",
+    "limit_wall_time_s", "limit_cpu_time_s", "limit_memory_bytes", "limit_disk_bytes", "limit_inodes",
+    "limit_file_size_bytes", "limit_output_bytes", "limit_processes",
+    "compile_wall_time_s", "compile_memory_bytes",
+    "install_wall_time_s", "install_memory_bytes", "install_disk_bytes", "request_deadline_s",
+)  # fmt: skip
+"""What every command that opens a sandbox can be told on its command line."""
 ALL: Final = "all"
 """As a value of ``allow_degraded``: every guarantee may be missing."""
 
