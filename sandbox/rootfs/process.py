@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Finished", "is_root", "leashed", "run_streaming"]
+from sandbox.errors import SystemFailureError
+
+__all__ = ["Finished", "is_root", "leashed", "require", "run_streaming"]
 
 KEPT_LINES = 200
+REQUIRE_TIMEOUT_S = 600.0
 
 
 class Finished:
@@ -38,6 +41,34 @@ def leashed(argv: Sequence[str]) -> list[str]:
     if is_root():
         leash += ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]
     return [*leash, *argv]
+
+
+def require(argv: Sequence[str], cwd: Path | None = None) -> str:
+    """Run one command that must succeed, and return what it printed on standard output.
+
+    Raises:
+        SystemFailureError: it failed, or did not end within ten minutes.
+    """
+    try:
+        done = subprocess.run(
+            leashed(argv),
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=os.environ | {"NODE_DISABLE_COMPILE_CACHE": "1"},  # npm would leave its cache in /tmp
+            timeout=REQUIRE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise SystemFailureError(
+            f"language tree: {argv[0]} did not end within {REQUIRE_TIMEOUT_S:g} s"
+        ) from exc
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()[-600:]
+        raise SystemFailureError(
+            f"language tree: {' '.join(argv)[:200]} ended with {done.returncode}: {said}"
+        )
+    return done.stdout
 
 
 def run_streaming(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 __all__ = ["PHASES", "BuildStep", "Progress", "silent"]
 
-PHASES = ("wait", "prepare", "download", "unpack", "install", "npm", "trim", "warm", "verify", "seal")
+PHASES = ("wait", "prepare", "download", "unpack", "install", "fetch", "trim", "warm", "verify", "seal")
 """Every phase in the order in which a build meets them; ``wait`` is for another builder's lock."""
 
 

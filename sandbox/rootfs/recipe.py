@@ -1,7 +1,7 @@
 """The recipe of a language tree: what ``recipe.toml`` says, parsed and resolved for one processor.
 
 Invariant: a `Recipe` that exists is complete: every language's programs are absolute paths inside the tree,
-and every package of npm has the digest of its archive.
+and every package of npm and every wheel has the digest of its archive.
 """
 
 import hashlib
@@ -10,10 +10,20 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sandbox.errors import RequestError, SandboxUnavailableError
 
-__all__ = ["LanguageRecipe", "NpmPackage", "Recipe", "load_recipe", "recipe_digest"]
+__all__ = [
+    "LanguageRecipe",
+    "LibraryRecipe",
+    "NpmPackage",
+    "Recipe",
+    "UnpackedDeb",
+    "Wheel",
+    "load_recipe",
+    "recipe_digest",
+]
 
 BUILDER_VERSION = 1
 """Raised when the builder makes other trees of the same recipe file."""
@@ -38,12 +48,48 @@ class NpmPackage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """A wheel of the Python index, some files of which come into the tree."""
+
+    name: str
+    version: str
+    sha256: tuple[str, ...]
+    """The digests of the archives that serve, one for each processor."""
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackedDeb:
+    """A Debian package, some files of which come into the tree without its being installed."""
+
+    package: str
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryRecipe:
+    """A library that a C++ program may ask for."""
+
+    name: str
+    deb: UnpackedDeb
+    include: str
+    """The folder of its headers inside the tree."""
+    archives: str
+    """The folder of its static archives inside the tree; it may be missing."""
+    flags: tuple[str, ...]
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageRecipe:
     """What one language adds to a tree."""
 
     name: str
     packages: tuple[str, ...]
     npm: tuple[NpmPackage, ...]
+    wheels: tuple[Wheel, ...]
+    debs: tuple[UnpackedDeb, ...]
+    libraries: tuple[LibraryRecipe, ...]
     trims: tuple[str, ...]
     programs: Mapping[str, str]
     version_argv: tuple[str, ...]
@@ -66,9 +112,17 @@ class Recipe:
     trims: tuple[str, ...]
     languages: tuple[LanguageRecipe, ...]
     disk_bytes: int
-    pip_requirement: str
-    """A wheel with npm, and the digests that pip may accept for it."""
-    pip_sha256: tuple[str, ...]
+    npm_wheel: Wheel
+    """Node.js and npm, for a host without them."""
+
+    @property
+    def debs(self) -> tuple[UnpackedDeb, ...]:
+        """Every package that is fetched without being installed."""
+        return tuple(
+            deb
+            for language in self.languages
+            for deb in (*language.debs, *(library.deb for library in language.libraries))
+        )
 
 
 def recipe_digest() -> str:
@@ -102,9 +156,7 @@ def load_recipe(languages: Sequence[str], machine: str | None = None) -> Recipe:
         )
     wanted = set(languages or data["languages"]) | set(data["base"]["languages"])
     chosen = tuple(
-        _language(name, data["languages"][name], data["npm"], words)
-        for name in data["languages"]
-        if name in wanted
+        _language(name, data["languages"][name], data, words) for name in data["languages"] if name in wanted
     )
     base = data["base"]
     return Recipe(
@@ -115,25 +167,61 @@ def load_recipe(languages: Sequence[str], machine: str | None = None) -> Recipe:
         trims=_filled(base["trims"], words) + tuple(glob for language in chosen for glob in language.trims),
         languages=chosen,
         disk_bytes=(base["disk_mb"] << 20) + sum(language.disk_bytes for language in chosen),
-        pip_requirement=data["npm_from_pip"]["requirement"],
-        pip_sha256=tuple(data["npm_from_pip"]["sha256"]),
+        npm_wheel=_wheel(data["wheels"]["npm"]),
     )
 
 
 def _language(
-    name: str, data: Mapping[str, object], npm: Mapping[str, Mapping[str, object]], words: Mapping[str, str]
+    name: str, data: Mapping[str, object], recipe: Mapping[str, Any], words: Mapping[str, str]
 ) -> LanguageRecipe:
     under = _text(data.get("trims_tools_under", ""))
     tools = tuple(f"{under}/{tool}" for tool in _texts(data.get("trims_tools", [])))
+    libraries = recipe["libraries"] if data.get("libraries", False) else {}
     return LanguageRecipe(
         name=name,
         packages=_texts(data.get("packages", [])),
-        npm=tuple(_npm_package(npm[key], words["arch"]) for key in _texts(data.get("npm", []))),
+        npm=tuple(_npm_package(recipe["npm"][key], words["arch"]) for key in _texts(data.get("npm", []))),
+        wheels=tuple(_wheel(recipe["wheels"][key]) for key in _texts(data.get("wheels", []))),
+        debs=tuple(_deb(recipe["debs"][key]) for key in _texts(data.get("debs", []))),
+        libraries=tuple(_library(key, entry, words) for key, entry in libraries.items()),
         trims=_filled((*_texts(data.get("trims", [])), *tools), words),
         programs={role: _fill(path, words) for role, path in _table(data["programs"]).items()},
         version_argv=_filled(_texts(data["version"]), words),
         warm_up=_text(data.get("warm_up", "")),
         disk_bytes=int(_text(str(data["disk_mb"]))) << 20,
+    )
+
+
+def _wheel(data: Mapping[str, object]) -> Wheel:
+    return Wheel(
+        name=_text(data["name"]),
+        version=_text(data["version"]),
+        sha256=_texts(data["sha256"]),
+        files=_table(data.get("files", {})),
+    )
+
+
+def _deb(data: Mapping[str, object]) -> UnpackedDeb:
+    return UnpackedDeb(package=_text(data["package"]), files=_table(data["files"]))
+
+
+def _library(name: str, data: Mapping[str, object], words: Mapping[str, str]) -> LibraryRecipe:
+    folder = f"usr/lib/cpp-packages/{name}"
+    files = {
+        "usr/include": f"{folder}/include",
+        "usr/include/{multiarch}": f"{folder}/include",  # those that differ by processor
+        "usr/lib/*.a": f"{folder}/lib/",
+        "usr/lib/{multiarch}/*.a": f"{folder}/lib/",
+    }
+    return LibraryRecipe(
+        name=name,
+        deb=UnpackedDeb(
+            package=_text(data["deb"]), files={_fill(source, words): to for source, to in files.items()}
+        ),
+        include=f"/{folder}/include/{_text(data.get('include', ''))}".rstrip("/"),
+        archives=f"/{folder}/lib",
+        flags=_texts(data.get("flags", [])),
+        needs=_texts(data.get("needs", [])),
     )
 
 

@@ -17,16 +17,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sandbox.errors import SystemFailureError
 from sandbox.languages import find
 from sandbox.rootfs.recipe import recipe_digest
 from sandbox.rootfs.trim import remove_tree
-from sandbox.tree import LanguageTree, Runtime
+from sandbox.tree import LanguageTree, Library, Runtime
 
 __all__ = ["Manifest", "build_folder", "canonical", "find_tree", "list_trees", "locked", "publish"]
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 2
 LOCK_POLL_S = 0.2
 
 
@@ -44,6 +45,8 @@ class Manifest:
     """Every Debian package and its version."""
     npm: Mapping[str, str]
     """Every npm package and its version."""
+    wheels: Mapping[str, str]
+    """Every wheel of the Python index and its version."""
     size_bytes: int
     files: int
     phases_s: Mapping[str, float] = field(default_factory=dict)
@@ -169,7 +172,15 @@ def _parse(data: Mapping[str, object]) -> Manifest:
     runtimes = fields.pop("runtimes")
     if not isinstance(runtimes, list):
         raise TypeError(f"manifest: expected a list of runtimes, received {runtimes!r}")
-    return Manifest(runtimes=tuple(Runtime(**runtime) for runtime in runtimes), **fields)  # type: ignore[arg-type] # JSON
+    return Manifest(runtimes=tuple(_runtime(runtime) for runtime in runtimes), **fields)  # type: ignore[arg-type] # JSON
+
+
+def _runtime(data: Mapping[str, Any]) -> Runtime:
+    libraries = [
+        Library(**entry | {"flags": tuple(entry["flags"]), "needs": tuple(entry["needs"])})
+        for entry in data["libraries"]
+    ]
+    return Runtime(**{**data, "libraries": tuple(libraries)})
 
 
 def _wait_for(lock: int) -> None:

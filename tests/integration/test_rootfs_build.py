@@ -43,6 +43,7 @@ def manifest(
         runtimes=tuple(Runtime(language=name, version="1", programs={"run": "/x"}) for name in languages),
         packages={},
         npm={},
+        wheels={},
         size_bytes=1,
         files=1,
     )

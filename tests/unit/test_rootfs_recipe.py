@@ -9,7 +9,8 @@ import pytest
 from sandbox.errors import RequestError, SandboxUnavailableError, SystemFailureError
 from sandbox.languages import LANGUAGES
 from sandbox.rootfs.bootstrap import BootstrapLog
-from sandbox.rootfs.npm import check_integrity, place_files
+from sandbox.rootfs.npm import check_integrity
+from sandbox.rootfs.place import place_files
 from sandbox.rootfs.progress import PHASES, BuildStep
 from sandbox.rootfs.recipe import load_recipe, recipe_digest
 from sandbox.rootfs.reporter import Reporter
