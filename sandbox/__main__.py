@@ -24,7 +24,7 @@ from sandbox.executor import CodeExecutor
 from sandbox.languages import find
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus
-from sandbox.rootfs import find_tree, host_tree
+from sandbox.rootfs import find_trees, host_tree
 from sandbox.tree import LanguageTree
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_INTERRUPTED = 0, 1, 2, 5, 130
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = commands.add_parser("run", help="run one program")
     run.add_argument("file", type=Path, help="the program; - reads it from stdin")
     run.add_argument("--language", required=True)
-    run.add_argument("--runtime", default="", help="a version, or its beginning")
+    run.add_argument("--runtime", default="", help="a version, its beginning, or a range")
     run.add_argument("--arg", action="append", default=[], help="an argument of the program; repeatable")
     run.add_argument("--stdin", type=Path, help="a file that the program reads as its standard input")
     run.add_argument(
@@ -81,7 +81,7 @@ async def _run(options: argparse.Namespace) -> int:
     )
     backend: Backend = SlotBackend() if os.geteuid() == 0 else BubblewrapBackend()
     executor = CodeExecutor(
-        [_tree(options)],
+        _trees(options),
         backend,
         bounds=StageBounds(run=Limits(memory_bytes=options.memory_bytes)),
         max_concurrent=1,
@@ -94,9 +94,9 @@ async def _run(options: argparse.Namespace) -> int:
     return EXIT_OK if result.status == ExecutionStatus.SUCCESS else EXIT_FAILURE
 
 
-def _tree(options: argparse.Namespace) -> LanguageTree:
-    tree = None if options.tree == "host" else find_tree(options.state_dir)
-    return tree or host_tree()
+def _trees(options: argparse.Namespace) -> Sequence[LanguageTree]:
+    found = () if options.tree == "host" else find_trees(options.state_dir)
+    return found or (host_tree(),)
 
 
 def _state_dir() -> Path:

@@ -7,7 +7,6 @@ gone when the result is returned, whatever happens in between.
 import asyncio
 import difflib
 import os
-import re
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Protocol
@@ -31,6 +30,7 @@ from sandbox.result import (
 from sandbox.sandbox import Surroundings, run_plan
 from sandbox.scheduler import Scheduler
 from sandbox.tree import LanguageTree, Runtime
+from sandbox.versions import best_match
 
 __all__ = ["CodeExecutor", "Executor"]
 
@@ -199,22 +199,10 @@ class CodeExecutor:
             raise RequestError(
                 f"language: {language.name} is in no language tree of this node; they have {names}; build it"
             )
-        wanted = request.runtime.strip()
-        matching = [pair for pair in installed if _is_version(pair[1].version, wanted)]
-        if not matching:
-            versions = [each.version for _, each in installed]
-            raise RequestError(_unknown(f"runtime of {language.name}", wanted, versions, versions))
-        tree, runtime = max(matching, key=lambda pair: _version_key(pair[1])) if wanted else matching[0]
+        versions = list(dict.fromkeys(each.version for _, each in installed))
+        version = best_match(versions, request.runtime, what=f"runtime of {language.name}")
+        tree, runtime = next(pair for pair in installed if pair[1].version == version)
         return language, tree, runtime
-
-
-def _is_version(version: str, wanted: str) -> bool:
-    """Say whether ``wanted`` is the version, or a prefix that ends at a part: 3.1 is none of 3.13."""
-    return version == wanted or not wanted or version.startswith(f"{wanted}.")
-
-
-def _version_key(runtime: Runtime) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", runtime.version)]
 
 
 def _unknown(what: str, received: str, choices: Sequence[str], candidates: Sequence[str]) -> str:

@@ -76,7 +76,7 @@ class ExecutionRequest:
     language: str
     files: Sequence[SourceFile]
     runtime: str = ""
-    """A version of the language's runtime: exact, prefix or empty for the default."""
+    """A version of the language's runtime: exact, a prefix, a range, or empty for the default."""
     entry_point: str = ""
     """The path of the file that is started; empty for the only file or the language's usual one."""
     stdin: bytes = field(default=b"", repr=False)

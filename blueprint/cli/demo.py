@@ -28,7 +28,7 @@ from blueprint.cli.demo_view import Narrator, ResultTable, Row, row_json
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.outcome import time_text
 from blueprint.cli.runtimes import build
-from blueprint.cli.sandboxes import choose_tree
+from blueprint.cli.sandboxes import choose_trees
 from blueprint.cli.scratch import scratch_folder
 from blueprint.cli.session import Session, node_command
 from blueprint.cli.signals import StopSignals
@@ -102,7 +102,7 @@ def _prepare(session: Session, narrator: Narrator) -> _Plan:
             return _Plan(languages=wanted, tree_kind="debian", missing={})
         narrator.say("without root no language tree is built: this machine's own programs are used", "yellow")
     if asked:
-        choose_tree(session, asked)
+        choose_trees(session, asked)
     host = survey_host()
     here = tuple(r.language for r in host.tree.runtimes if r.language in wanted)
     missing = {name: fix for name, fix in host.missing.items() if name in wanted}
@@ -244,7 +244,7 @@ def _show(
         "contract": contract_answer.as_json(),
         "backend": facts["backend"],
         "not_enforced": facts["not_enforced"],
-        "tree": facts["tree"],
+        "tree": facts["trees"][0],
         "missing_languages": plan.missing,
         "is_right": not wrong and contract_answer.is_right,
     }

@@ -19,7 +19,7 @@ from blueprint.cli.outcome import size_text
 from blueprint.cli.session import Session, node_command, printable
 from blueprint.errors import BlueprintError
 from sandbox.check import Finding, Level, check
-from sandbox.rootfs import find_tree, survey_host
+from sandbox.rootfs import find_tree, find_trees, list_trees, survey_host
 
 __all__ = ["command", "own_findings"]
 
@@ -101,10 +101,17 @@ def _room(session: Session) -> Finding:
 
 
 def _languages(session: Session) -> Finding:
-    tree = find_tree(session.trees_dir)
-    if tree is not None:
-        detail = ", ".join(f"{r.language} {r.version}" for r in tree.runtimes)
+    trees = find_trees(session.trees_dir)
+    if trees:
+        detail = ", ".join(f"{r.language} {r.version}" for tree in trees for r in tree.runtimes)
         return Finding(name="languages", level=Level.OK, detail=detail)
+    if list_trees(session.trees_dir):
+        return Finding(
+            name="languages",
+            level=Level.WEAK,
+            detail="the language trees are out of date: they were built by another recipe",
+            fix="blueprint runtimes build (as root, once)",
+        )
     host = survey_host()
     if not host.tree.runtimes:
         return Finding(

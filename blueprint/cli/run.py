@@ -105,7 +105,7 @@ async def _opened_work(session: Session, outputs: OutputStore) -> AsyncIterator[
             "router": "jobs",
             "backend": sandbox.guarantees.backend,
             "not_enforced": dict(sandbox.guarantees.not_enforced),
-            "tree": {"kind": sandbox.tree.kind, "digest": sandbox.tree.digest},
+            "trees": [{"kind": tree.kind, "digest": tree.digest} for tree in sandbox.trees],
             "runtimes": [
                 {"language": runtime.language, "version": runtime.version}
                 for runtime in sandbox.executor.runtimes()

@@ -21,7 +21,7 @@ from sandbox.errors import SandboxUnavailableError
 from sandbox.executor import CodeExecutor, Executor
 from sandbox.languages import LANGUAGES, find
 from sandbox.result import Guarantees
-from sandbox.rootfs import find_tree, survey_host
+from sandbox.rootfs import find_trees, survey_host
 from sandbox.tree import LanguageTree
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "OpenedSandbox",
     "bounds_of",
     "choose_backend",
-    "choose_tree",
+    "choose_trees",
     "opened_sandbox",
 ]
 
@@ -75,8 +75,8 @@ def bounds_of(settings: Settings) -> StageBounds:
     )
 
 
-def choose_tree(session: Session, languages: Sequence[str] = ()) -> LanguageTree:
-    """Return the tree that the settings ask for: a built one, the host's, or the first that is there.
+def choose_trees(session: Session, languages: Sequence[str] = ()) -> tuple[LanguageTree, ...]:
+    """Return the trees that the settings ask for: the built ones, the host's, or the first that are there.
 
     Raises:
         RequestError: no language has one of the names.
@@ -85,9 +85,9 @@ def choose_tree(session: Session, languages: Sequence[str] = ()) -> LanguageTree
     wanted = tuple(languages or session.settings.languages)
     kind = session.settings.tree
     if kind != "host":
-        tree = find_tree(session.trees_dir, wanted)
-        if tree is not None:
-            return tree
+        trees = find_trees(session.trees_dir, wanted)
+        if trees:
+            return trees
         if kind == "debian":
             what = ", ".join(wanted) or "any language"
             raise SandboxUnavailableError(
@@ -99,7 +99,7 @@ def choose_tree(session: Session, languages: Sequence[str] = ()) -> LanguageTree
     if lacking or not host.tree.runtimes:
         fixes = "; ".join(f"{name}: {fix}" for name, fix in (lacking or host.missing).items())
         raise SandboxUnavailableError(f"this machine lacks languages ({fixes}), or: blueprint runtimes build")
-    return host.tree
+    return (host.tree,)
 
 
 def choose_backend(settings: Settings) -> Backend:
@@ -139,7 +139,8 @@ class OpenedSandbox:
     """An executor that is ready, and what stands behind it."""
 
     executor: Executor
-    tree: LanguageTree
+    trees: tuple[LanguageTree, ...]
+    """The first is the preferred one."""
     guarantees: Guarantees
 
 
@@ -153,21 +154,21 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
 
     Raises:
         RequestError: no language has one of the names.
-        SandboxUnavailableError: as `choose_tree` and `choose_backend` say, or no program can run here.
+        SandboxUnavailableError: as `choose_trees` and `choose_backend` say, or no program can run here.
     """
     settings = session.settings
-    tree = choose_tree(session, languages)
+    trees = choose_trees(session, languages)
     backend = choose_backend(settings)
-    await _prove(backend, tree)
+    await _prove(backend, trees[0])
     offered = {find(name).name for name in settings.languages} or set(LANGUAGES)
     executor = CodeExecutor(
-        [tree],
+        trees,
         backend,
         languages={name: language for name, language in LANGUAGES.items() if name in offered},
         bounds=bounds_of(settings),
         max_concurrent=settings.max_concurrent,
     )
     try:
-        yield OpenedSandbox(executor=executor, tree=tree, guarantees=backend.guarantees())
+        yield OpenedSandbox(executor=executor, trees=trees, guarantees=backend.guarantees())
     finally:
         await executor.aclose()

@@ -4,11 +4,11 @@ Invariant: a `LanguageTree` that comes from here is complete and has answered in
 the host itself.
 """
 
-from sandbox.rootfs.builder import build_tree
+from sandbox.rootfs.builder import build_tree, build_trees
 from sandbox.rootfs.host import HostTree, host_tree, survey_host
 from sandbox.rootfs.progress import BuildStep, Progress
-from sandbox.rootfs.recipe import load_recipe
-from sandbox.rootfs.trees import Manifest, find_tree, list_trees
+from sandbox.rootfs.recipe import load_recipes
+from sandbox.rootfs.trees import Manifest, find_tree, find_trees, is_current, list_trees
 
 __all__ = [
     "BuildStep",
@@ -16,9 +16,12 @@ __all__ = [
     "Manifest",
     "Progress",
     "build_tree",
+    "build_trees",
     "find_tree",
+    "find_trees",
     "host_tree",
+    "is_current",
     "list_trees",
-    "load_recipe",
+    "load_recipes",
     "survey_host",
 ]

@@ -1,26 +1,26 @@
-"""``python -m sandbox.rootfs STATE_DIR [LANGUAGE...]``: build a language tree, with this package alone."""
+"""``python -m sandbox.rootfs STATE_DIR [LANGUAGE...]``: build the language trees, with this package alone."""
 
 import sys
 from pathlib import Path
 
 from sandbox.errors import SandboxError
-from sandbox.rootfs.builder import build_tree
+from sandbox.rootfs.builder import build_trees
 from sandbox.rootfs.progress import BuildStep
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE = 0, 1, 2
 
 
 def main(arguments: list[str]) -> int:
-    """Build a tree, say on stderr what goes on, and print the tree's path on stdout."""
+    """Build the trees, say on stderr what goes on, and print the path of each on stdout."""
     if not arguments:
         sys.stderr.write("usage: python -m sandbox.rootfs STATE_DIR [LANGUAGE...]\n")
         return EXIT_USAGE
     try:
-        tree = build_tree(Path(arguments[0]), arguments[1:], progress=_say)
+        for tree in build_trees(Path(arguments[0]), arguments[1:], progress=_say):
+            sys.stdout.write(f"{tree.path}\n")
     except SandboxError as exc:
         sys.stderr.write(f"{exc}\n")
         return EXIT_FAILURE
-    sys.stdout.write(f"{tree.path}\n")
     return EXIT_OK
 
 

@@ -6,7 +6,7 @@ machine never work at the same time, and the second reuses what the first has ma
 
 import errno
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +15,18 @@ from sandbox.rootfs.bootstrap import bootstrap, require_tools
 from sandbox.rootfs.debs import libraries, place_debs
 from sandbox.rootfs.npm import fetch_packages
 from sandbox.rootfs.progress import Progress, silent
-from sandbox.rootfs.recipe import Recipe, load_recipe
+from sandbox.rootfs.recipe import Recipe, load_recipes
 from sandbox.rootfs.reporter import Reporter
 from sandbox.rootfs.seal import installed_packages, measure
 from sandbox.rootfs.shell import TreeShell
-from sandbox.rootfs.trees import Manifest, build_folder, canonical, find_tree, locked, publish
+from sandbox.rootfs.trees import Manifest, build_folder, canonical, find_built, locked, publish
 from sandbox.rootfs.trim import strip_special_bits, trim
 from sandbox.rootfs.verify import verify
 from sandbox.rootfs.warm import warm_up
 from sandbox.rootfs.wheels import fetch_wheels
 from sandbox.tree import LanguageTree, Runtime
 
-__all__ = ["build_tree"]
+__all__ = ["build_tree", "build_trees"]
 
 GIB = 1024**3
 
@@ -34,7 +34,7 @@ GIB = 1024**3
 def build_tree(
     state_dir: Path, languages: Sequence[str] = (), *, progress: Progress = silent, force: bool = False
 ) -> LanguageTree:
-    """Build a tree with the languages, or return one that is already there.
+    """Build the tree with the default versions of the languages, or return one that is already there.
 
     It takes minutes and gigabytes; call it from the main thread, so that an interrupt ends it.
 
@@ -49,16 +49,29 @@ def build_tree(
         SandboxUnavailableError: a program, a right or room on the disk is missing; the message holds the fix.
         SystemFailureError: the build failed; building again may work (a mirror that could not be reached).
     """
-    recipe = load_recipe(canonical(languages))
-    wanted = tuple(language.name for language in recipe.languages)
-    if not force and (tree := find_tree(state_dir, wanted)):
+    return next(build_trees(state_dir, languages, progress=progress, force=force))
+
+
+def build_trees(
+    state_dir: Path, languages: Sequence[str] = (), *, progress: Progress = silent, force: bool = False
+) -> Iterator[LanguageTree]:
+    """Build every version of the languages, a tree after the other; as `build_tree`, which builds the first.
+
+    A tree is of use as soon as it is yielded, whatever happens to the next.
+    """
+    for recipe in load_recipes(canonical(languages)):
+        yield _build_or_find(state_dir, recipe, progress, force=force)
+
+
+def _build_or_find(state_dir: Path, recipe: Recipe, progress: Progress, *, force: bool) -> LanguageTree:
+    if not force and (tree := find_built(state_dir, recipe)):
         return tree
     require_tools()
     reporter = Reporter(progress)
     with locked(
         state_dir, lambda: reporter.begin("wait", "another build is going on; waiting for it")
     ) as trees:
-        if not force and (tree := find_tree(state_dir, wanted)):
+        if not force and (tree := find_built(state_dir, recipe)):
             reporter.finish()
             return tree
         try:
@@ -94,7 +107,9 @@ def _build(recipe: Recipe, folder: Path, reporter: Reporter) -> Manifest:
     reporter.finish()
     return Manifest(
         digest=content.digest,
+        tree=recipe.name,
         recipe=recipe.digest,
+        recipes={language.name: language.digest for language in recipe.languages},
         suite=recipe.suite,
         architecture=recipe.architecture,
         runtimes=runtimes,

@@ -1,14 +1,15 @@
-"""The recipe of a language tree: what ``recipe.toml`` says, parsed and resolved for one processor.
+"""The recipes of the language trees: what ``recipe.toml`` says, parsed and resolved for one processor.
 
 Invariant: a `Recipe` that exists is complete: every language's programs are absolute paths inside the tree,
 and every package of npm and every wheel has the digest of its archive.
 """
 
 import hashlib
+import json
 import platform
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,10 @@ __all__ = [
     "Recipe",
     "UnpackedDeb",
     "Wheel",
-    "load_recipe",
-    "recipe_digest",
+    "load_recipes",
 ]
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Raised when the builder makes other trees of the same recipe file."""
 RECIPE_FILE = Path(__file__).with_name("recipe.toml")
 
@@ -82,9 +82,11 @@ class LibraryRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageRecipe:
-    """What one language adds to a tree."""
+    """What one version of a language adds to a tree."""
 
     name: str
+    release: str
+    """Which release of the language it is, as far as the recipe pins it: ``3.13``."""
     packages: tuple[str, ...]
     npm: tuple[NpmPackage, ...]
     wheels: tuple[Wheel, ...]
@@ -99,21 +101,47 @@ class LanguageRecipe:
     disk_bytes: int
     """What the build needs at its largest moment."""
 
+    @property
+    def digest(self) -> str:
+        """The hexadecimal SHA-256 of all of this: when it changes, a tree with it is out of date."""
+        return _digest(asdict(self))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Everything that one tree is made of."""
 
+    name: str
     suite: str
     architecture: str
     """Debian's name of the processor."""
-    digest: str
-    packages: tuple[str, ...]
-    trims: tuple[str, ...]
+    base_packages: tuple[str, ...]
+    base_trims: tuple[str, ...]
+    base_disk_bytes: int
     languages: tuple[LanguageRecipe, ...]
-    disk_bytes: int
     npm_wheel: Wheel
     """Node.js and npm, for a host without them."""
+
+    @property
+    def digest(self) -> str:
+        """The hexadecimal SHA-256 of what the languages stand on, and of the builder's own version."""
+        base = (BUILDER_VERSION, self.suite, self.architecture, self.base_packages, self.base_trims)
+        return _digest(base)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Every Debian package that is installed."""
+        return self.base_packages + tuple(name for each in self.languages for name in each.packages)
+
+    @property
+    def trims(self) -> tuple[str, ...]:
+        """What is taken out, as globs."""
+        return self.base_trims + tuple(glob for each in self.languages for glob in each.trims)
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the build needs at its largest moment."""
+        return self.base_disk_bytes + sum(each.disk_bytes for each in self.languages)
 
     @property
     def debs(self) -> tuple[UnpackedDeb, ...]:
@@ -125,17 +153,15 @@ class Recipe:
         )
 
 
-def recipe_digest() -> str:
-    """Return the hexadecimal SHA-256 that names the recipe: its file and the builder's own version."""
-    return hashlib.sha256(RECIPE_FILE.read_bytes() + b"\0%d" % BUILDER_VERSION).hexdigest()
-
-
-def load_recipe(languages: Sequence[str], machine: str | None = None) -> Recipe:
-    """Read the recipe for some languages; those that are always in are added.
+def load_recipes(languages: Sequence[str] = (), machine: str | None = None) -> tuple[Recipe, ...]:
+    """Read the recipes of all trees that some languages need, that of the default versions first.
 
     Args:
-        languages: names of languages; empty for all of them.
+        languages: names of languages; empty for all of them. Those that are always in are added.
         machine: the processor as ``uname -m`` names it; None for this machine's.
+
+    Returns:
+        One recipe for each tree: the first tree in any case, another where it has one of the languages.
 
     Raises:
         RequestError: a language has no recipe.
@@ -154,39 +180,55 @@ def load_recipe(languages: Sequence[str], machine: str | None = None) -> Recipe:
         raise RequestError(
             f"languages: expected some of {', '.join(data['languages'])}, received {', '.join(unknown)}"
         )
-    wanted = set(languages or data["languages"]) | set(data["base"]["languages"])
-    chosen = tuple(
-        _language(name, data["languages"][name], data, words) for name in data["languages"] if name in wanted
+    asked = set(languages or data["languages"])
+    trees = list(data["trees"])
+    return tuple(
+        _tree(tree, data, asked | set(data["base"]["languages"]), words)
+        for tree in trees
+        if tree == trees[0] or any(tree in data["languages"][name]["in"] for name in asked)
     )
+
+
+def _tree(tree: str, data: Mapping[str, Any], wanted: set[str], words: Mapping[str, str]) -> Recipe:
     base = data["base"]
     return Recipe(
-        suite=data["suite"],
+        name=tree,
+        suite=data["trees"][tree]["suite"],
         architecture=words["arch"],
-        digest=recipe_digest(),
-        packages=tuple(base["packages"]) + tuple(name for language in chosen for name in language.packages),
-        trims=_filled(base["trims"], words) + tuple(glob for language in chosen for glob in language.trims),
-        languages=chosen,
-        disk_bytes=(base["disk_mb"] << 20) + sum(language.disk_bytes for language in chosen),
+        base_packages=tuple(base["packages"]),
+        base_trims=_filled(base["trims"], words),
+        base_disk_bytes=base["disk_mb"] << 20,
+        languages=tuple(
+            _language(name, entry | entry["in"][tree], data, words)
+            for name, entry in data["languages"].items()
+            if name in wanted and tree in entry["in"]
+        ),
         npm_wheel=_wheel(data["wheels"]["npm"]),
     )
 
 
 def _language(
-    name: str, data: Mapping[str, object], recipe: Mapping[str, Any], words: Mapping[str, str]
+    name: str, data: Mapping[str, object], recipe: Mapping[str, Any], processor: Mapping[str, str]
 ) -> LanguageRecipe:
+    words = {**processor, "release": _text(data.get("release", ""))}
     under = _text(data.get("trims_tools_under", ""))
     tools = tuple(f"{under}/{tool}" for tool in _texts(data.get("trims_tools", [])))
     libraries = recipe["libraries"] if data.get("libraries", False) else {}
+
+    def filled(key: str) -> tuple[str, ...]:
+        return _filled(_texts(data.get(key, [])), words)
+
     return LanguageRecipe(
         name=name,
-        packages=_texts(data.get("packages", [])),
-        npm=tuple(_npm_package(recipe["npm"][key], words["arch"]) for key in _texts(data.get("npm", []))),
-        wheels=tuple(_wheel(recipe["wheels"][key]) for key in _texts(data.get("wheels", []))),
-        debs=tuple(_deb(recipe["debs"][key]) for key in _texts(data.get("debs", []))),
+        release=words["release"],
+        packages=filled("packages"),
+        npm=tuple(_npm_package(recipe["npm"][key], words["arch"]) for key in filled("npm")),
+        wheels=tuple(_wheel(recipe["wheels"][key]) for key in filled("wheels")),
+        debs=tuple(_deb(recipe["debs"][key]) for key in filled("debs")),
         libraries=tuple(_library(key, entry, words) for key, entry in libraries.items()),
-        trims=_filled((*_texts(data.get("trims", [])), *tools), words),
+        trims=filled("trims") + _filled(tools, words),
         programs={role: _fill(path, words) for role, path in _table(data["programs"]).items()},
-        version_argv=_filled(_texts(data["version"]), words),
+        version_argv=filled("version"),
         warm_up=_text(data.get("warm_up", "")),
         disk_bytes=int(_text(str(data["disk_mb"]))) << 20,
     )
@@ -261,3 +303,7 @@ def _table(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise TypeError(f"recipe.toml: expected a table of strings, received {value!r}")
     return {key: _text(item) for key, item in value.items()}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

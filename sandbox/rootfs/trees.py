@@ -19,15 +19,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sandbox.errors import SystemFailureError
+from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.languages import find
-from sandbox.rootfs.recipe import recipe_digest
+from sandbox.rootfs.recipe import Recipe, load_recipes
 from sandbox.rootfs.trim import remove_tree
 from sandbox.tree import LanguageTree, Library, Runtime
 
-__all__ = ["Manifest", "build_folder", "canonical", "find_tree", "list_trees", "locked", "publish"]
+__all__ = [
+    "Manifest",
+    "build_folder",
+    "canonical",
+    "find_built",
+    "find_tree",
+    "find_trees",
+    "is_current",
+    "list_trees",
+    "locked",
+    "publish",
+]
 
-MANIFEST_FORMAT = 2
+MANIFEST_FORMAT = 3
 LOCK_POLL_S = 0.2
 
 
@@ -36,8 +47,12 @@ class Manifest:
     """What is in a tree and where it came from."""
 
     digest: str
+    tree: str
+    """Which of the recipe's trees it is."""
     recipe: str
-    """The digest of the recipe that made it."""
+    """The digest of the recipe of what its languages stand on."""
+    recipes: Mapping[str, str]
+    """Each language and the digest of its recipe."""
     suite: str
     architecture: str
     runtimes: tuple[Runtime, ...]
@@ -63,18 +78,65 @@ def canonical(languages: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(find(name).name for name in languages))
 
 
-def find_tree(state_dir: Path, languages: Sequence[str] = ()) -> LanguageTree | None:
-    """Find the newest tree of the current recipe that has all the languages; None when there is none.
+def find_trees(state_dir: Path, languages: Sequence[str] = ()) -> tuple[LanguageTree, ...]:
+    """Find the newest current trees: the one with the default versions, then those with further versions.
 
     Args:
         state_dir: the node's state directory.
-        languages: names or aliases; empty for any tree of the current recipe.
+        languages: names or aliases that the first tree must have; empty for any of them.
+
+    Returns:
+        Nothing when the first is missing; a missing further tree is left out.
     """
-    wanted, recipe = set(canonical(languages)), recipe_digest()
+    wanted = set(canonical(languages))
+    try:
+        recipes = load_recipes()
+    except SandboxUnavailableError:  # no recipe for this processor: nothing can have been built
+        return ()
+    built = list_trees(state_dir)
+    found: list[LanguageTree] = []
+    for recipe in recipes:
+        for folder, manifest in built:
+            is_wanted = bool(found) or wanted <= set(manifest.recipes)
+            if manifest.tree == recipe.name and is_wanted and _is_made_by(manifest, recipe):
+                found.append(as_tree(folder, manifest))
+                break
+        if not found:
+            return ()
+    return tuple(found)
+
+
+def find_tree(state_dir: Path, languages: Sequence[str] = ()) -> LanguageTree | None:
+    """Find the newest current tree of the default versions that has all the languages; None without one.
+
+    Args:
+        state_dir: the node's state directory.
+        languages: names or aliases; empty for any of them.
+    """
+    return next(iter(find_trees(state_dir, languages)), None)
+
+
+def find_built(state_dir: Path, recipe: Recipe) -> LanguageTree | None:
+    """Find the newest tree that has everything of one recipe; None when there is none."""
+    wanted = {language.name: language.digest for language in recipe.languages}
     for folder, manifest in list_trees(state_dir):
-        if manifest.recipe == recipe and wanted <= {runtime.language for runtime in manifest.runtimes}:
+        is_same = (manifest.tree, manifest.recipe) == (recipe.name, recipe.digest)
+        if is_same and wanted.items() <= manifest.recipes.items():
             return as_tree(folder, manifest)
     return None
+
+
+def is_current(manifest: Manifest) -> bool:
+    """Say whether a tree is as the recipe would make it today."""
+    try:
+        return any(manifest.tree == each.name and _is_made_by(manifest, each) for each in load_recipes())
+    except SandboxUnavailableError:
+        return False
+
+
+def _is_made_by(manifest: Manifest, recipe: Recipe) -> bool:
+    digests = {language.name: language.digest for language in recipe.languages}
+    return manifest.recipe == recipe.digest and manifest.recipes.items() <= digests.items()
 
 
 def list_trees(state_dir: Path) -> list[tuple[Path, Manifest]]:
