@@ -27,7 +27,6 @@ from sandbox.languages import LANGUAGES, Plan
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus
 from sandbox.rootfs import find_tree
-from sandbox.rootfs.verify import SAMPLES
 from sandbox.tree import LanguageTree, Runtime
 
 CHROOT = shutil.which("chroot") or "/usr/sbin/chroot"
@@ -103,7 +102,7 @@ async def boxed(executor: CodeExecutor, request: ExecutionRequest) -> dict[str, 
 async def measure(runtime: Runtime, executor: CodeExecutor, bare: Bare, runs: int) -> Row:
     """Measure one language; one run of each side warms the page cache and is not counted."""
     language = LANGUAGES[runtime.language]
-    source = SourceFile(path=language.default_file, content=SAMPLES[language.name].encode())
+    source = SourceFile(path=language.default_file, content=language.sample.encode())
     request = ExecutionRequest(language=language.name, files=[source], stdin=WORD, limits=Limits())
     plan = language.plan(request, runtime)
     sides: dict[str, list[dict[str, float]]] = {"bare": [], "boxed": []}

@@ -20,14 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MOST_BYTES: Final = 16 * 1024 * 1024
 _MOST_FILES: Final = 1000
 _LANGUAGE_OF_SUFFIX: Final[Mapping[str, str]] = {
-    ".py": "python",
-    **dict.fromkeys((".js", ".mjs", ".cjs"), "javascript"),
-    **dict.fromkeys((".ts", ".mts", ".cts"), "typescript"),
-    ".java": "java",
-    ".go": "go",
-    **dict.fromkeys((".cpp", ".cc", ".cxx", ".c++"), "cpp"),
-    ".php": "php",
-    ".swift": "swift",
+    suffix: language.name for language in LANGUAGES.values() for suffix in language.suffixes
 }
 
 
@@ -39,7 +32,10 @@ def program_options(function: F) -> F:
             "--language", "-l", metavar="NAME", help="Language; by default told from the file's name."
         ),
         click.option(
-            "--runtime", default="", metavar="VERSION", help="Version of the runtime, exact or a prefix."
+            "--runtime",
+            default="",
+            metavar="VERSION",
+            help="Version of the runtime: exact, a prefix or a range.",
         ),
         click.option("--entry-point", default="", metavar="PATH", help="File of a folder that is started."),
         click.option(

@@ -1,28 +1,32 @@
 """Language Executors: one file per language, found by name.
 
+A module of this package that defines ``LANGUAGE`` is a language; nothing else has to list it.
+
 Invariant: a name or an alias belongs to one language only.
 """
 
 import difflib
+import importlib
+import pkgutil
 from collections.abc import Mapping
 
 from sandbox.errors import RequestError
-from sandbox.languages.cpp import Cpp
-from sandbox.languages.go import Go
-from sandbox.languages.java import Java
-from sandbox.languages.javascript import JavaScript
 from sandbox.languages.language import Language, Plan, Stage
-from sandbox.languages.php import Php
-from sandbox.languages.python import Python
-from sandbox.languages.swift import Swift
-from sandbox.languages.typescript import TypeScript
 
 __all__ = ["LANGUAGES", "Language", "Plan", "Stage", "find"]
 
-LANGUAGES: Mapping[str, Language] = {
-    language.name: language
-    for language in (Python(), JavaScript(), TypeScript(), Java(), Go(), Cpp(), Php(), Swift())
-}
+_SHOWN_FIRST = ("python", "javascript", "typescript", "java", "go", "cpp", "php", "swift")
+
+
+def _discover() -> dict[str, Language]:
+    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    found: dict[str, Language] = {
+        module.LANGUAGE.name: module.LANGUAGE for module in modules if hasattr(module, "LANGUAGE")
+    }
+    return {name: found[name] for name in (*_SHOWN_FIRST, *sorted(found.keys() - set(_SHOWN_FIRST)))}
+
+
+LANGUAGES: Mapping[str, Language] = _discover()
 """Every language by its name, in the order in which they are shown."""
 
 _BY_ALIAS: Mapping[str, Language] = {

@@ -2,12 +2,12 @@
 
 from sandbox.errors import RequestError
 from sandbox.languages.entry import WORK, choose_entry, inside, sources
-from sandbox.languages.language import Plan, Provision, Stage
+from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
 from sandbox.languages.libraries import choose_libraries
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest
 
-__all__ = ["PROGRAM", "Cpp"]
+__all__ = ["LANGUAGE", "PROGRAM", "Cpp"]
 
 PROGRAM = f"{WORK}/.program"
 """Where compilers of native code leave the program."""
@@ -28,6 +28,18 @@ class Cpp:
     aliases: tuple[str, ...] = ("c++", "cxx", "cc", "g++")
     title = "C++"
     default_file = "main.cpp"
+    suffixes: tuple[str, ...] = SUFFIXES
+    sample = (
+        "#include <algorithm>\n#include <cctype>\n#include <iostream>\n#include <string>\n"
+        "int main() {\n  std::string w;\n  std::cin >> w;\n  std::reverse(w.begin(), w.end());\n"
+        "  for (char &c : w) c = std::toupper(c);\n  std::cout << w << std::endl;\n}\n"
+    )
+    host = HostPrograms(
+        programs={"compile": "g++"},
+        version=("{compile}", "-dumpfullversion"),
+        fix="apt-get install g++",
+        optional={"linker": "mold"},
+    )
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage over all sources, then the program itself.
@@ -64,3 +76,6 @@ class Cpp:
                 Stage(name="run", argv=(PROGRAM, *request.args), counts_processes_exactly=True),
             )
         )
+
+
+LANGUAGE = Cpp()

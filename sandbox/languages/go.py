@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 
 from sandbox.languages.cpp import PROGRAM
 from sandbox.languages.entry import WORK, choose_entry, inside, sources
-from sandbox.languages.language import Plan, Provision, Stage
+from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest, SourceFile
 from sandbox.tree import Runtime
 
-__all__ = ["Go"]
+__all__ = ["LANGUAGE", "Go"]
 
 SUFFIXES = (".go",)
 
@@ -41,6 +41,15 @@ class Go:
     aliases: tuple[str, ...] = ("golang",)
     title = "Go"
     default_file = "main.go"
+    suffixes: tuple[str, ...] = SUFFIXES
+    sample = (
+        'package main\n\nimport (\n\t"fmt"\n\t"slices"\n\t"strings"\n)\n\nfunc main() {\n\tvar w string\n'
+        "\tfmt.Scan(&w)\n\tb := []byte(w)\n\tslices.Reverse(b)\n"
+        "\tfmt.Println(strings.ToUpper(string(b)))\n}\n"
+    )
+    host = HostPrograms(
+        programs={"compile": "go"}, version=("{compile}", "version"), fix="apt-get install golang-go"
+    )
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage, then the program itself.
@@ -116,3 +125,6 @@ def _environment(runtime: Runtime) -> dict[str, str]:
         "GOTELEMETRY": "off",
         "GOTOOLCHAIN": "local",
     }
+
+
+LANGUAGE = Go()

@@ -10,11 +10,11 @@ from sandbox.errors import RequestError
 from sandbox.languages.entry import WORK, choose_entry, inside, sources
 from sandbox.languages.heap import heap_mib
 from sandbox.languages.java_source import JavaSource, scan
-from sandbox.languages.language import Plan, Provision, Stage
+from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest, SourceFile
 
-__all__ = ["Java"]
+__all__ = ["LANGUAGE", "Java"]
 
 SUFFIXES = (".java",)
 CLASSES = f"{WORK}/.classes"
@@ -32,6 +32,17 @@ class Java:
     aliases: tuple[str, ...] = ("jdk", "openjdk")
     title = "Java"
     default_file = "Main.java"
+    suffixes: tuple[str, ...] = SUFFIXES
+    sample = (
+        "public class Sample {\n  public static void main(String[] args) {\n"
+        "    var w = new java.util.Scanner(System.in).next();\n"
+        "    System.out.println(new StringBuilder(w).reverse().toString().toUpperCase());\n  }\n}\n"
+    )
+    host = HostPrograms(
+        programs={"run": "java", "compile": "javac"},
+        version=("{run}", "--version"),
+        fix="apt-get install default-jdk-headless",
+    )
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage over all sources, then the JVM with the class that has ``main``.
@@ -110,3 +121,6 @@ def _placed(
         copies.append(copy)
         paths.append(inside(copy.path))
     return copies, paths
+
+
+LANGUAGE = Java()

@@ -4,7 +4,7 @@ Invariant: a `Plan` is data; it holds everything that a back end needs, and runn
 of the language.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from sandbox.bounds import StageBounds
 from sandbox.request import ExecutionRequest, SourceFile
 from sandbox.tree import Runtime
 
-__all__ = ["Language", "Plan", "Provision", "Stage"]
+__all__ = ["HostPrograms", "Language", "Plan", "Provision", "Stage"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,22 @@ class Provision:
     """The limits in force; the heap of a JVM and of Node is sized by them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPrograms:
+    """How a language is found on a machine that has no language tree."""
+
+    programs: Mapping[str, str]
+    """Role (``run``, ``compile`` ...) to the name of a program."""
+    version: tuple[str, ...]
+    """The command that prints the version; ``{run}`` stands for the path of the program with that role."""
+    fix: str
+    """The command that brings the programs, for people."""
+    optional: Mapping[str, str] = field(default_factory=dict)
+    """As ``programs``; those that are missing are left out."""
+    beside: Callable[[Mapping[str, str]], Mapping[str, str]] = lambda _: {}
+    """Returns further roles that are known once the programs are found."""
+
+
 class Language(Protocol):
     """A Language Executor. One instance per language, without state."""
 
@@ -59,6 +75,12 @@ class Language(Protocol):
     """The name as people write it."""
     default_file: str
     """The path that a lone snippet is given."""
+    suffixes: tuple[str, ...]
+    """What its source files end in, with the dot."""
+    sample: str
+    """A program that reads a word on standard input and prints it reversed, in upper case: a tree is sealed
+    only after it has answered right."""
+    host: HostPrograms
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Return the stages for a request.

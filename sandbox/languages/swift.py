@@ -5,11 +5,11 @@ import re
 from sandbox.errors import RequestError
 from sandbox.languages.cpp import PROGRAM
 from sandbox.languages.entry import choose_entry, inside, sources
-from sandbox.languages.language import Plan, Provision, Stage
+from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest, SourceFile
 
-__all__ = ["Swift"]
+__all__ = ["LANGUAGE", "Swift"]
 
 SUFFIXES = (".swift",)
 MAIN = ("main.swift", "Sources/main.swift")
@@ -28,6 +28,17 @@ class Swift:
     aliases: tuple[str, ...] = ()
     title = "Swift"
     default_file = "main.swift"
+    suffixes: tuple[str, ...] = SUFFIXES
+    sample = (
+        'import Foundation\nlet w = readLine() ?? ""\n'
+        "print(String(w.reversed()).uppercased().trimmingCharacters(in: .whitespaces))\n"
+    )
+    host = HostPrograms(
+        programs={"compile": "swiftc"},
+        version=("{compile}", "--version"),
+        fix="apt-get install swiftlang (Debian 13 or later), or build the language tree",
+        optional={"linker": "mold"},
+    )
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage over all sources, then the program itself.
@@ -67,3 +78,6 @@ class Swift:
                 Stage(name="run", argv=(PROGRAM, *request.args)),
             ),
         )
+
+
+LANGUAGE = Swift()

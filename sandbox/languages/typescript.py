@@ -5,17 +5,18 @@ Without the type check there is no compile stage: Node.js strips the types itsel
 
 import json
 import re
-from pathlib import PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 from sandbox.languages.entry import WORK, choose_entry, inside
 from sandbox.languages.heap import heap_mib
 from sandbox.languages.javascript import NODE_HEAP_SHARE
-from sandbox.languages.language import Plan, Provision, Stage
+from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
 from sandbox.languages.options import SWITCH, read_options
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.tree import Runtime
 
-__all__ = ["TypeScript"]
+__all__ = ["LANGUAGE", "TypeScript"]
 
 SUFFIXES = (".ts", ".mts", ".cts")
 OPTIONS = {"type_check": SWITCH, "strict": ("false", "true"), "module": ("auto", "commonjs", "esm")}
@@ -30,6 +31,15 @@ _MAX_BRACKETS = 1000
 COMPILED_SUFFIX = {".ts": ".js", ".mts": ".mjs", ".cts": ".cjs"}
 
 
+def _types_folder(programs: Mapping[str, str]) -> dict[str, str]:
+    """Find the types of Node.js beside a compiler that npm has installed."""
+    for parent in Path(programs["compile"]).parents:
+        if parent.name == "node_modules":
+            types = parent / "@types"
+            return {"types": str(types)} if (types / "node").is_dir() else {}
+    return {}
+
+
 class TypeScript:
     """TypeScript on Node.js. ``type_check``, ``strict`` and ``module`` are the options."""
 
@@ -37,6 +47,18 @@ class TypeScript:
     aliases: tuple[str, ...] = ("ts",)
     title = "TypeScript"
     default_file = "main.ts"
+    suffixes: tuple[str, ...] = SUFFIXES
+    sample = (
+        "import { readFileSync } from 'node:fs';\n"
+        "const w: string = readFileSync(0, 'utf8').trim();\n"
+        "console.log([...w].reverse().join('').toUpperCase());\n"
+    )
+    host = HostPrograms(
+        programs={"run": "node", "compile": "tsc"},
+        version=("{run}", "{compile}", "--version"),
+        fix="apt-get install nodejs npm, then: npm install --global typescript@5.9",
+        beside=_types_folder,
+    )
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage (unless ``type_check`` is false), then Node.js.
@@ -144,3 +166,6 @@ def _compiler_flags(
         *("--strict", options["strict"]),
         inside(entry.path),
     )
+
+
+LANGUAGE = TypeScript()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sandbox.errors import SystemFailureError
 from sandbox.languages import LANGUAGES
+from sandbox.languages.language import HostPrograms
 from sandbox.rootfs.verify import read_version
 from sandbox.tree import LanguageTree, Runtime
 
@@ -22,30 +23,6 @@ __all__ = ["HostTree", "host_tree", "survey_host"]
 USR = Path("/usr")
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/usr/local/go/bin:/usr/libexec/swift/bin:/usr/sbin"
 VERSION_TIMEOUT_S = 20.0
-
-PROGRAMS: Mapping[str, Mapping[str, str]] = {
-    "python": {"run": "python3"},
-    "javascript": {"run": "node"},
-    "typescript": {"run": "node", "compile": "tsc"},
-    "java": {"run": "java", "compile": "javac"},
-    "go": {"compile": "go"},
-    "cpp": {"compile": "g++"},
-    "php": {"run": "php"},
-    "swift": {"compile": "swiftc"},
-}
-"""Role to program name; the first one is asked for the version, except for TypeScript."""
-OPTIONAL: Mapping[str, Mapping[str, str]] = {"cpp": {"linker": "mold"}, "swift": {"linker": "mold"}}
-FIXES: Mapping[str, str] = {
-    "python": "apt-get install python3",
-    "javascript": "apt-get install nodejs",
-    "typescript": "apt-get install nodejs npm, then: npm install --global typescript@5.9",
-    "java": "apt-get install default-jdk-headless",
-    "go": "apt-get install golang-go",
-    "cpp": "apt-get install g++",
-    "php": "apt-get install php-cli",
-    "swift": "apt-get install swiftlang (Debian 13 or later), or build the language tree",
-}
-VERSION_FLAGS: Mapping[str, tuple[str, ...]] = {"go": ("version",), "cpp": ("-dumpfullversion",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +46,15 @@ def survey_host(search_path: str = SYSTEM_PATH) -> HostTree:
         search_path: folders to look in, separated by ``:``; what is found outside ``/usr`` is not usable.
     """
     runtimes, missing = [], {}
-    for name in LANGUAGES:
-        programs = _find(PROGRAMS[name], search_path)
-        version = _version(name, programs) if programs is not None else None
+    for name, language in LANGUAGES.items():
+        programs = _find(language.host.programs, search_path)
+        version = _version(language.host, programs) if programs is not None else None
         if programs is None or version is None:
-            missing[name] = FIXES[name]
+            missing[name] = language.host.fix
             continue
-        programs |= _find(OPTIONAL.get(name, {}), search_path) or {}
-        if name == "typescript" and (types := _types_folder(programs["compile"])):
-            programs["types"] = types
+        for role, program in language.host.optional.items():
+            programs |= _find({role: program}, search_path) or {}
+        programs |= language.host.beside(programs)
         runtimes.append(Runtime(language=name, version=version, programs=programs))
     listing = json.dumps([[r.language, r.version, dict(r.programs)] for r in runtimes], sort_keys=True)
     digest = hashlib.sha256(b"host\0" + listing.encode()).hexdigest()
@@ -106,21 +83,10 @@ def _stays_in_usr(path: Path) -> bool:
     return False
 
 
-def _version(name: str, programs: Mapping[str, str]) -> str | None:
-    program = programs["compile"] if name == "typescript" else next(iter(programs.values()))
-    argv = [program, *VERSION_FLAGS.get(name, ("--version",))]
-    if name == "typescript":
-        argv.insert(0, programs["run"])
+def _version(host: HostPrograms, programs: Mapping[str, str]) -> str | None:
+    argv = [word.format(**programs) for word in host.version]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False)
         return read_version(done.stdout) if done.returncode == 0 else None
     except (OSError, subprocess.TimeoutExpired, SystemFailureError):
         return None  # a broken installation is a missing one
-
-
-def _types_folder(compiler: str) -> str | None:
-    for parent in Path(compiler).parents:
-        if parent.name == "node_modules":
-            types = parent / "@types"
-            return str(types) if (types / "node").is_dir() else None
-    return None

@@ -17,28 +17,8 @@ from sandbox.rootfs.recipe import LanguageRecipe
 from sandbox.rootfs.shell import TreeShell
 from sandbox.tree import Runtime
 
-__all__ = ["SAMPLES", "read_version", "verify"]
+__all__ = ["read_version", "verify"]
 
-# Each reads a word on standard input and prints it reversed, in upper case.
-SAMPLES = {
-    "python": "print(input()[::-1].upper())\n",
-    "javascript": "const w = require('fs').readFileSync(0, 'utf8').trim();\n"
-    "console.log([...w].reverse().join('').toUpperCase());\n",
-    "typescript": "import { readFileSync } from 'node:fs';\n"
-    "const w: string = readFileSync(0, 'utf8').trim();\n"
-    "console.log([...w].reverse().join('').toUpperCase());\n",
-    "java": "public class Sample {\n  public static void main(String[] args) {\n"
-    "    var w = new java.util.Scanner(System.in).next();\n"
-    "    System.out.println(new StringBuilder(w).reverse().toString().toUpperCase());\n  }\n}\n",
-    "go": 'package main\n\nimport (\n\t"fmt"\n\t"slices"\n\t"strings"\n)\n\nfunc main() {\n\tvar w string\n'
-    "\tfmt.Scan(&w)\n\tb := []byte(w)\n\tslices.Reverse(b)\n\tfmt.Println(strings.ToUpper(string(b)))\n}\n",
-    "cpp": "#include <algorithm>\n#include <cctype>\n#include <iostream>\n#include <string>\n"
-    "int main() {\n  std::string w;\n  std::cin >> w;\n  std::reverse(w.begin(), w.end());\n"
-    "  for (char &c : w) c = std::toupper(c);\n  std::cout << w << std::endl;\n}\n",
-    "php": "<?php\necho strtoupper(strrev(trim(fgets(STDIN)))), PHP_EOL;\n",
-    "swift": 'import Foundation\nlet w = readLine() ?? ""\n'
-    "print(String(w.reversed()).uppercased().trimmingCharacters(in: .whitespaces))\n",
-}
 _VERSION = re.compile(r"\d+(?:\.\d+)*")
 
 
@@ -73,7 +53,7 @@ def verify(
     word, declared = new_word(), find(language.name)
     request = ExecutionRequest(
         language=language.name,
-        files=(SourceFile(path=declared.default_file, content=SAMPLES[language.name].encode()),),
+        files=(SourceFile(path=declared.default_file, content=declared.sample.encode()),),
         stdin=f"{word}\n".encode(),
     )
     plan = declared.plan(request, Provision(runtime=runtime, bounds=StageBounds()))

@@ -21,7 +21,6 @@ from sandbox.languages import LANGUAGES
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionResult, ExecutionStatus, LimitKind
 from sandbox.rootfs import find_tree
-from sandbox.rootfs.verify import SAMPLES
 from sandbox.tree import LanguageTree
 from tests.conftest import state_dir
 from tests.support.everyone import sandbox_for_everyone
@@ -254,7 +253,7 @@ async def test_large_input_and_output_pass_at_the_same_time() -> None:
 async def test_every_language_of_the_tree_runs(language: str) -> None:
     """All eight languages of the built tree run without privileges."""
     word = secrets.token_hex(8)
-    file = SourceFile(path=LANGUAGES[language].default_file, content=SAMPLES[language].encode())
+    file = SourceFile(path=LANGUAGES[language].default_file, content=LANGUAGES[language].sample.encode())
     request = ExecutionRequest(language=language, files=[file], stdin=f"{word}\n".encode())
     result = await execute(request, Limits(wall_time_s=60.0), find_tree(state_dir()))
     assert (result.status, result.stdout.data.decode().strip()) == (

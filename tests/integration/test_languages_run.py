@@ -13,7 +13,6 @@ from sandbox.languages import LANGUAGES
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionResult, ExecutionStatus
 from sandbox.rootfs import find_tree
-from sandbox.rootfs.verify import SAMPLES
 from sandbox.tree import LanguageTree
 from tests.conftest import state_dir
 from tests.support.programs import BROKEN, ECHO, EXITS_7, MANY_FILES, THROWS
@@ -69,7 +68,7 @@ def printed(result: ExecutionResult) -> str:
 async def test_sample_transforms_a_word_that_nobody_knew(language: str) -> None:
     """Each language reads a random word and prints it reversed, in the version that the tree names."""
     word = secrets.token_hex(8)
-    result = await run(language, SAMPLES[language], stdin=f"{word}\n".encode())
+    result = await run(language, LANGUAGES[language].sample, stdin=f"{word}\n".encode())
     assert printed(result).strip() == word[::-1].upper()
     (runtime,) = [runtime for runtime in tree().runtimes if runtime.language == language]
     assert result.runtime.version == runtime.version

@@ -7,15 +7,25 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox.errors import RequestError, SandboxUnavailableError, SystemFailureError
-from sandbox.rootfs import BuildStep, build_tree, find_tree, host_tree, list_trees, survey_host
+from sandbox.rootfs import (
+    BuildStep,
+    build_tree,
+    find_tree,
+    find_trees,
+    host_tree,
+    is_current,
+    list_trees,
+    survey_host,
+)
 from sandbox.rootfs.bootstrap import require_tools
 from sandbox.rootfs.process import leashed, run_streaming
-from sandbox.rootfs.recipe import recipe_digest
+from sandbox.rootfs.recipe import load_recipes
 from sandbox.rootfs.shell import TreeShell
 from sandbox.rootfs.trees import Manifest, build_folder, locked, publish
 from sandbox.tree import Runtime
@@ -32,12 +42,19 @@ build_tree(Path(sys.argv[1]), ["python"], progress=report, force=True)
 
 
 def manifest(
-    digest: str = "a" * 64, *, languages: tuple[str, ...] = ("python",), recipe: str = ""
+    digest: str = "a" * 64,
+    *,
+    languages: tuple[str, ...] = ("python",),
+    recipe: str = "",
+    tree: str = "trixie",
 ) -> Manifest:
     """Make the manifest of a made-up tree."""
+    (made_by,) = [each for each in load_recipes() if each.name == tree]
     return Manifest(
         digest=digest,
-        recipe=recipe or recipe_digest(),
+        tree=tree,
+        recipe=recipe or made_by.digest,
+        recipes={each.name: each.digest for each in made_by.languages if each.name in languages},
         suite="trixie",
         architecture="amd64",
         runtimes=tuple(Runtime(language=name, version="1", programs={"run": "/x"}) for name in languages),
@@ -110,6 +127,35 @@ def test_tree_of_another_recipe_is_not_found(tmp_path: Path) -> None:
     put(tmp_path, manifest(recipe="0" * 64))
     assert find_tree(tmp_path) is None
     assert len(list_trees(tmp_path)) == 1
+
+
+def test_tree_with_an_older_recipe_of_a_language_is_not_found(tmp_path: Path) -> None:
+    """A tree is out of date when the recipe of one of its languages has changed, and only then."""
+    made = manifest(languages=("python", "go"))
+    put(tmp_path, replace(made, recipes={**made.recipes, "go": "0" * 64}))
+    assert find_tree(tmp_path) is None
+    assert not is_current(list_trees(tmp_path)[0][1])
+    put(tmp_path, manifest("b" * 64))
+    assert find_tree(tmp_path).digest == "b" * 64
+
+
+def test_further_trees_follow_the_first(tmp_path: Path) -> None:
+    """Trees with further versions are found after the one with the default versions, in order."""
+    put(tmp_path, manifest("a" * 64, languages=("php",), tree="bookworm"))
+    assert find_trees(tmp_path) == ()
+    put(tmp_path, manifest("b" * 64, languages=("python", "php")))
+    put(tmp_path, manifest("c" * 64, languages=("go",), tree="trixie-more"))
+    assert [tree.digest[0] for tree in find_trees(tmp_path)] == ["b", "c", "a"]
+    assert find_tree(tmp_path).digest == "b" * 64
+    assert find_trees(tmp_path, ["go"]) == ()
+
+
+def test_further_tree_that_is_missing_or_stale_is_left_out(tmp_path: Path) -> None:
+    """Without the others, or with one of an older recipe, the first tree serves alone."""
+    put(tmp_path, manifest())
+    assert [tree.digest[0] for tree in find_trees(tmp_path)] == ["a"]
+    put(tmp_path, manifest("b" * 64, languages=("php",), tree="bookworm", recipe="0" * 64))
+    assert [tree.digest[0] for tree in find_trees(tmp_path)] == ["a"]
 
 
 def test_newest_tree_wins(tmp_path: Path) -> None:

@@ -8,14 +8,15 @@ import pytest
 
 from sandbox.errors import SystemFailureError
 from sandbox.rootfs.debs import download_hook, libraries, upstream_version
-from sandbox.rootfs.recipe import load_recipe
+from sandbox.rootfs.recipe import load_recipes
 from sandbox.rootfs.wheels import unpack_wheel
 
 
 def test_every_wheel_is_pinned_by_its_digests() -> None:
     """No wheel is fetched without a version and a SHA-256 for each processor."""
-    recipe = load_recipe(())
-    wheels = [recipe.npm_wheel, *(wheel for language in recipe.languages for wheel in language.wheels)]
+    recipes = load_recipes()
+    wheels = [wheel for recipe in recipes for language in recipe.languages for wheel in language.wheels]
+    wheels += [recipes[0].npm_wheel]
     assert len(wheels) > 1
     for wheel in wheels:
         assert wheel.version
@@ -58,7 +59,7 @@ def test_upstream_version_is_read_from_debians(version: str, expected: str) -> N
 
 def test_every_library_that_one_needs_is_there() -> None:
     """What a library is built on is itself a library of the recipe, and none needs itself."""
-    (cpp,) = [language for language in load_recipe(()).languages if language.name == "cpp"]
+    (cpp,) = [language for language in load_recipes()[0].languages if language.name == "cpp"]
     names = {library.name for library in cpp.libraries}
     assert len(names) >= 12
     for library in cpp.libraries:
@@ -68,13 +69,13 @@ def test_every_library_that_one_needs_is_there() -> None:
 
 def test_library_without_headers_is_a_failure(tmp_path: Path) -> None:
     """A tree that lacks a library's headers is not sealed."""
-    (cpp,) = [language for language in load_recipe(()).languages if language.name == "cpp"]
+    (cpp,) = [language for language in load_recipes()[0].languages if language.name == "cpp"]
     with pytest.raises(SystemFailureError, match=r"cpp-packages/\S+ is missing"):
         libraries(cpp, tmp_path, {})
 
 
 def test_download_hook_names_each_package_once() -> None:
     """The hook downloads every package of the recipe, with balanced quotes."""
-    recipe = load_recipe(["cpp", "java"])
+    recipe = load_recipes(["cpp", "java"])[0]
     words = shlex.split(download_hook(recipe.debs))
     assert words.count("libfmt-dev") == words.count("ivy") == 1

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,11 @@ from sandbox.rootfs.bootstrap import BootstrapLog
 from sandbox.rootfs.npm import check_integrity
 from sandbox.rootfs.place import place_files
 from sandbox.rootfs.progress import PHASES, BuildStep
-from sandbox.rootfs.recipe import load_recipe, recipe_digest
+from sandbox.rootfs.recipe import Recipe, load_recipes
 from sandbox.rootfs.reporter import Reporter
 from sandbox.rootfs.seal import installed_packages, measure
 from sandbox.rootfs.trim import MOUNT_POINTS, remove_tree, strip_special_bits, trim
-from sandbox.rootfs.verify import SAMPLES, read_version
+from sandbox.rootfs.verify import read_version
 from sandbox.rootfs.warm import split_packages
 
 LOG = """\
@@ -37,34 +38,61 @@ Setting up c (1) ...
 """
 
 
+def recipe(*languages: str, tree: str = "trixie", machine: str | None = None) -> Recipe:
+    """Load the recipe of one tree."""
+    (found,) = [each for each in load_recipes(languages, machine) if each.name == tree]
+    return found
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_recipe_covers_every_language_on_each_processor(machine: str) -> None:
-    """Every language has packages or archives, a version command and absolute programs."""
-    recipe = load_recipe((), machine)
-    assert {language.name for language in recipe.languages} == set(LANGUAGES)
-    for language in recipe.languages:
-        assert language.packages or language.npm
-        assert all(path.startswith("/") and "{" not in path for path in language.programs.values())
-        assert language.version_argv[0].startswith("/")
-    assert not any("{" in pattern or pattern.startswith("/") for pattern in recipe.trims)
+    """Every version has packages or archives, a version command, absolute programs, and no word left over."""
+    recipes = load_recipes((), machine)
+    assert {language.name for language in recipes[0].languages} == set(LANGUAGES)
+    for each in recipes:
+        for language in each.languages:
+            assert language.packages or language.npm or language.wheels
+            assert language.version_argv[0].startswith("/")
+            assert all(path.startswith("/") for path in language.programs.values())
+            words = (*language.packages, *language.version_argv, *language.programs.values())
+            assert not any("{" in word for word in words)
+        assert not any("{" in pattern or pattern.startswith("/") for pattern in each.trims)
+
+
+def test_every_language_but_swift_has_two_releases() -> None:
+    """Each language has releases that differ in their minor version, in trees apart; Swift is there once."""
+    releases: dict[str, list[str]] = {}
+    for each in load_recipes():
+        for language in each.languages:
+            releases.setdefault(language.name, []).append(language.release)
+    assert {name for name, found in releases.items() if len(set(found)) < 2} == {"swift"}
 
 
 def test_python_is_always_in() -> None:
     """What runs inside a sandbox is run by the tree's own Python, so no tree is without it."""
-    assert [language.name for language in load_recipe(["php"]).languages] == ["python", "php"]
+    assert [language.name for language in recipe("php").languages] == ["python", "php"]
+    assert all("python3" in each.packages for each in load_recipes())
+
+
+def test_trees_without_a_wanted_language_are_left_out() -> None:
+    """Only the trees that have a version of a wanted language are built; the first is always among them."""
+    assert [each.name for each in load_recipes(["swift"])] == ["trixie"]
+    assert [each.name for each in load_recipes(["go"])] == ["trixie", "trixie-more"]
+    assert [each.name for each in load_recipes(["php"])] == ["trixie", "bookworm"]
+    assert [each.name for each in load_recipes()] == ["trixie", "trixie-more", "bookworm"]
 
 
 def test_small_recipe_fetches_nothing_of_other_languages() -> None:
     """A recipe for Python alone has no compiler and nothing from npm."""
-    recipe = load_recipe(["python"])
-    assert not any("swift" in package or "jdk" in package for package in recipe.packages)
-    assert not any(language.npm for language in recipe.languages)
-    assert recipe.disk_bytes < load_recipe(()).disk_bytes / 5
+    small = recipe("python")
+    assert not any("swift" in package or "jdk" in package for package in small.packages)
+    assert not any(language.npm for language in small.languages)
+    assert small.disk_bytes < recipe().disk_bytes / 5
 
 
 def test_every_npm_package_is_pinned_by_its_digest() -> None:
     """No package of npm is fetched without a version and a SHA-512."""
-    packages = [package for language in load_recipe(()).languages for package in language.npm]
+    packages = [pack for each in load_recipes() for language in each.languages for pack in language.npm]
     assert packages
     assert all(package.integrity.startswith("sha512-") and package.version for package in packages)
 
@@ -72,23 +100,30 @@ def test_every_npm_package_is_pinned_by_its_digest() -> None:
 def test_unknown_language_has_no_recipe() -> None:
     """A language without a recipe is refused by name."""
     with pytest.raises(RequestError, match="received cobol"):
-        load_recipe(["cobol"])
+        load_recipes(["cobol"])
 
 
 def test_unknown_processor_is_sent_to_the_host_tree() -> None:
     """A processor that the recipe does not know is refused with the alternative."""
     with pytest.raises(SandboxUnavailableError, match="host tree"):
-        load_recipe((), "riscv64")
+        load_recipes((), "riscv64")
 
 
-def test_recipe_digest_is_stable() -> None:
-    """The digest of the recipe is the same each time it is asked for."""
-    assert recipe_digest() == load_recipe(["python"]).digest == load_recipe(()).digest
+def test_digest_of_a_language_does_not_depend_on_the_others() -> None:
+    """A tree with fewer languages has the same digests, so that it stays current when another one changes."""
+    small, large = recipe("php"), recipe()
+    assert small.digest == large.digest
+    digests = {language.name: language.digest for language in large.languages}
+    assert {language.name: language.digest for language in small.languages}.items() <= digests.items()
+    assert len(set(digests.values())) == len(digests)
 
 
-def test_every_language_has_a_sample() -> None:
-    """A tree is verified in each of its languages."""
-    assert set(SAMPLES) == set(LANGUAGES)
+def test_digest_sees_a_change_of_the_recipe() -> None:
+    """Another pin, trim or suite is another digest."""
+    (python,) = recipe("python").languages
+    assert replace(python, trims=()).digest != python.digest
+    assert replace(python, wheels=()).digest != python.digest
+    assert replace(recipe(), suite="sid").digest != recipe().digest
 
 
 @pytest.mark.parametrize(
