@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.backends.bubblewrap_command import find_bubblewrap
 from sandbox.errors import SandboxUnavailableError
-from sandbox.rootfs import find_tree
+from sandbox.rootfs import find_tree, find_trees, load_recipes
 
 PROJECT = Path(__file__).resolve().parent.parent
 ANVIL = PROJECT / "contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
@@ -36,6 +36,10 @@ def has_bubblewrap() -> bool:
 REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "tree": (lambda: find_tree(state_dir()) is not None, "needs the language tree"),
+    "versions": (
+        lambda: len(find_trees(state_dir())) == len(load_recipes()),
+        "needs the language trees with further versions",
+    ),
     "anvil": (lambda: ANVIL.exists() or shutil.which("anvil") is not None, "needs anvil"),
     "node": (lambda: shutil.which("npm") is not None, "needs Node.js and npm"),
     "bubblewrap": (has_bubblewrap, "needs bubblewrap"),
