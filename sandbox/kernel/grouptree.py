@@ -16,7 +16,15 @@ from pathlib import Path
 from sandbox.errors import SandboxUnavailableError
 from sandbox.kernel.cgroups import Group
 
-__all__ = ["FOLDER", "GroupTree", "find_group_tree", "own_name", "owner_lives", "start_time"]
+__all__ = [
+    "FOLDER",
+    "GroupTree",
+    "find_group_tree",
+    "own_name",
+    "own_places",
+    "owner_lives",
+    "start_time",
+]
 
 FOLDER = "tee-job-node"
 SERVICE_LEAF = "tee-job-node-service"
@@ -129,22 +137,26 @@ def find_group_tree(proc: Path = Path("/proc/self"), *, owner: str | None = None
     Raises:
         SandboxUnavailableError: a controller is missing; the message names it and the fix.
     """
-    own = _own_groups(proc)
-    mounts = _mounts(proc)
+    places = own_places(proc)
     owner = owner or own_name()
-    unified = mounts.get("unified")
-    if unified is not None:
-        home = _place(unified, own.get("unified", "/"))
+    home = places.get("unified")
+    if home is not None:
         if home.name == SERVICE_LEAF:
             home = home.parent
         known = home / "cgroup.controllers"
         if known.exists() and set(CONTROLLERS_V2) <= set(known.read_text().split()):
             return GroupTree(version=2, homes={"unified": home}, owner=owner)
-    missing = [name for name in CONTROLLERS_V1 if name not in mounts]
+    missing = [name for name in CONTROLLERS_V1 if name not in places]
     if missing:
         raise SandboxUnavailableError(f"no cgroup controller {', '.join(missing)} is mounted; {FIX}")
-    homes = {name: _place(mounts[name], own.get(name, "/")) for name in CONTROLLERS_V1}
+    homes = {name: places[name] for name in CONTROLLERS_V1}
     return GroupTree(version=1, homes=homes, owner=owner)
+
+
+def own_places(proc: Path = Path("/proc/self")) -> dict[str, Path]:
+    """Return the service's own group in each mounted hierarchy: controller (or ``unified``) to folder."""
+    own = _own_groups(proc)
+    return {name: _place(mount, own.get(name, "/")) for name, mount in _mounts(proc).items()}
 
 
 def own_name() -> str:
