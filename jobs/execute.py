@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import replace
 from typing import Protocol
 
-from blueprint.errors import InputsInvalidError
+from blueprint.errors import InputsInvalidError, PostponedError
 from blueprint.extract import RawResult
 from blueprint.job import Failure, Layer
 from blueprint.layers import retry
@@ -27,7 +27,7 @@ from jobs.execute_codec import (
 )
 from jobs.output_bundle import bundle_digest, encode_bundle
 from sandbox import languages
-from sandbox.errors import RequestError
+from sandbox.errors import BusyError, RequestError
 from sandbox.executor import Executor
 from sandbox.request import Dependency, ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionResult, ProcessStats
@@ -75,6 +75,8 @@ def add_execute(
             result = await executor.execute(request)
         except RequestError as exc:
             raise InputsInvalidError(str(exc)) from exc
+        except BusyError as exc:
+            raise PostponedError(str(exc), retry_after_s=exc.retry_after_s) from exc
         digest = await asyncio.to_thread(_keep, result, outputs)
         return encode_result(_to_chain(result, digest))
 

@@ -20,6 +20,8 @@ __all__ = ["Claim", "Load", "Scheduler"]
 FIRST_ESTIMATE_S = 1.0
 SHORTEST_RETRY_S = 0.1
 LONGEST_RETRY_S = 300.0
+RETRY_ELSEWHERE_S = 1.0
+"""After a drain: the next service, or another one, may have room by then."""
 WEIGHT_OF_LAST = 0.1
 ROUNDING = 1e-9
 """Sums of CPU shares are compared with this much slack."""
@@ -136,7 +138,9 @@ class Scheduler:
         """
         self._is_draining = True
         for ticket in self._waitlist:
-            self._refuse(ticket, "the service is being stopped: this execution has not started")
+            self._refuse(
+                ticket, "the service is being stopped: this execution has not started", RETRY_ELSEWHERE_S
+            )
         try:
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
@@ -163,7 +167,7 @@ class Scheduler:
         if self._is_draining:
             raise BusyError(
                 "the service is being stopped: nothing is admitted any more",
-                retry_after_s=self.retry_after_s(),
+                retry_after_s=RETRY_ELSEWHERE_S,
             )
         if self.waiting >= self.max_waiting:
             self._make_room_in_queue(claim)
@@ -185,12 +189,12 @@ class Scheduler:
         busy = f"{self.running} executions run and {self.waiting} wait: the queue is full"
         if given_up is None:
             raise BusyError(busy, retry_after_s=self.retry_after_s())
-        self._refuse(given_up, f"{busy}, and its place went to a caller who has fewer")
+        self._refuse(given_up, f"{busy}, and its place went to a caller who has fewer", self.retry_after_s())
 
-    def _refuse(self, ticket: _Ticket, why: str) -> None:
+    def _refuse(self, ticket: _Ticket, why: str, retry_after_s: float) -> None:
         self._waitlist.discard(ticket)
         if not ticket.future.done():
-            ticket.future.set_exception(BusyError(why, retry_after_s=self.retry_after_s()))
+            ticket.future.set_exception(BusyError(why, retry_after_s=retry_after_s))
 
     def _has_room(self, claim: Claim) -> bool:
         is_below_most = self.max_concurrent is None or self.running < self.max_concurrent
