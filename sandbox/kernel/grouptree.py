@@ -28,7 +28,7 @@ __all__ = [
 
 FOLDER = "tee-job-node"
 SERVICE_LEAF = "tee-job-node-service"
-CONTROLLERS_V1 = ("memory", "pids", "cpuacct")
+CONTROLLERS_V1 = ("memory", "pids", "cpuacct", "cpu")
 CONTROLLERS_V2 = ("memory", "pids", "cpu")
 REMOVE_TIMEOUT_S = 5.0
 FIX = "run as root with a writable cgroup mount (in a container: privileged, or a delegated cgroup)"
@@ -85,9 +85,12 @@ class GroupTree:
         return Group(self.version, {key: descriptors[folder] for key, folder in self._folders.items()})
 
     def _make_folder(self, folder: Path) -> None:
+        is_new = not folder.exists()
         folder.mkdir(exist_ok=True)
         if self.version == 2:  # noqa: PLR2004 - the version's own name
             _enable_controllers(folder)
+        if is_new:
+            _weigh(folder)
 
     def remove(self, name: str) -> bool:
         """Try to remove the group ``name``; False while the kernel still holds something of it."""
@@ -222,6 +225,16 @@ def _enable_controllers(folder: Path) -> None:
             (leaf / "cgroup.procs").write_text(pid)
         (home / "cgroup.subtree_control").write_text(wanted)
     (folder / "cgroup.subtree_control").write_text(wanted)
+
+
+def _weigh(folder: Path) -> None:
+    """Let all sandboxes together weigh as much as one ordinary task on each CPU, the service for instance.
+
+    SECURITY: among themselves they weigh the same, however many processes each has (test_many_busy_...).
+    """
+    for name, weight_of_task, most in (("cpu.shares", 1024, 1 << 18), ("cpu.weight", 100, 10_000)):
+        if (folder / name).exists():
+            (folder / name).write_text(str(min(most, weight_of_task * (os.cpu_count() or 1))))
 
 
 def owner_lives(name: str) -> bool:
