@@ -70,7 +70,7 @@ def add_execute(
 
     @router.job(EXECUTE_INDEX, name="execute", layers=[retries or retry()], on_error=_encode_failure)
     async def execute(call: JobCall) -> RawResult:
-        request = to_execution_request(decode_request(call.inputs), operator_limits)
+        request = to_execution_request(decode_request(call.inputs), operator_limits, caller=call.caller.hex())
         try:
             result = await executor.execute(request)
         except RequestError as exc:
@@ -93,12 +93,13 @@ def _encode_failure(failure: Failure) -> bytes:
     return encode_result(ExecuteResult(status=int(failure.status), error_message=failure.message))
 
 
-def to_execution_request(request: ExecuteRequest, limits: Limits) -> ExecutionRequest:
+def to_execution_request(request: ExecuteRequest, limits: Limits, *, caller: str = "") -> ExecutionRequest:
     """Turn the on-chain form into the executor's.
 
     Args:
         request: as decoded.
         limits: the operator's.
+        caller: whose turn the execution uses when it must wait.
 
     Raises:
         InputsInvalidError: a member is outside what is allowed; the message names it.
@@ -119,6 +120,7 @@ def to_execution_request(request: ExecuteRequest, limits: Limits) -> ExecutionRe
             timeout_s=_timeout_s(request.limits.timeout_ms),
             limits=_limits(request.limits, limits),
             options=_mapping("options", request.options, MAX_OPTIONS),
+            caller=caller,
         )
     except RequestError as exc:
         raise InputsInvalidError(str(exc)) from exc

@@ -15,10 +15,10 @@ import psutil
 
 from sandbox.kernel.grouptree import own_places
 
-__all__ = ["CPU_OVERCOMMIT", "MEMORY_RESERVE_BYTES", "Capacity", "measure_capacity"]
+__all__ = ["EXECUTIONS_PER_CPU", "MEMORY_RESERVE_BYTES", "Capacity", "measure_capacity"]
 
 MEMORY_RESERVE_BYTES = 256 * 1024 * 1024
-CPU_OVERCOMMIT = 2.0
+EXECUTIONS_PER_CPU = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +32,22 @@ class Capacity:
 def measure_capacity(
     *,
     memory_reserve_bytes: int = MEMORY_RESERVE_BYTES,
-    cpu_overcommit: float = CPU_OVERCOMMIT,
+    executions_per_cpu: float = EXECUTIONS_PER_CPU,
     proc: Path = Path("/proc/self"),
 ) -> Capacity:
-    """Say what executions may reserve, as things stand now.
+    """Say what executions may reserve, as things stand now; of the CPUs at least one execution's worth.
 
     Args:
         memory_reserve_bytes: left to the service and the rest of the machine.
-        cpu_overcommit: executions for each CPU; those that wait for something leave it to the others.
+        executions_per_cpu: how often each CPU is given away: an execution also waits for other things.
         proc: of the process whose control groups count.
     """
     memory_bytes = min(psutil.virtual_memory().available, *_each_group(proc, "memory", _memory_left))
     cpus = min(float(len(os.sched_getaffinity(0))), *_each_group(proc, "cpu", _cpu_quota))
-    return Capacity(memory_bytes=max(0, int(memory_bytes) - memory_reserve_bytes), cpus=cpus * cpu_overcommit)
+    return Capacity(
+        memory_bytes=max(0, int(memory_bytes) - memory_reserve_bytes),
+        cpus=max(1.0, cpus * executions_per_cpu),
+    )
 
 
 def _each_group(proc: Path, controller: str, bound_of: Callable[[Path], float]) -> list[float]:

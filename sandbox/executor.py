@@ -32,7 +32,7 @@ from sandbox.sandbox import Surroundings, run_plan
 from sandbox.scheduler import Claim, Scheduler
 from sandbox.tree import LanguageTree, Runtime
 
-__all__ = ["CodeExecutor", "Executor"]
+__all__ = ["CodeExecutor", "Executor", "most_claimed_bytes"]
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 DEFAULT_MAX_WAITING = 1000
@@ -214,9 +214,14 @@ class CodeExecutor:
 
 
 def _claim(request: ExecutionRequest, plan: Plan, bounds: StageBounds) -> Claim:
-    """Return what a request reserves: as much memory as its hungriest stage may take, and our own beside it."""
+    """Return what a request reserves: the memory of its hungriest stage, and what we need beside it."""
     most = max(bounds.of(stage.name).memory_bytes for stage in plan.stages)
     return Claim(memory_bytes=most + OWN_MEMORY_BYTES, caller=request.caller, priority=request.priority)
+
+
+def most_claimed_bytes(bounds: StageBounds) -> int:
+    """Return the most memory that one execution within these bounds reserves."""
+    return max(bounds.run.memory_bytes, bounds.compile.memory_bytes) + OWN_MEMORY_BYTES
 
 
 def _is_version(version: str, wanted: str) -> bool:

@@ -278,6 +278,13 @@ async def test_execute_postpones_a_call_for_which_there_is_no_room() -> None:
     assert (postponed.value.retry_after_s, len(executor.requests)) == (7.0, 1)
 
 
+async def test_execute_waits_in_the_turns_of_its_caller() -> None:
+    """The account that made the call is whose fairness the execution uses up."""
+    handler, executor = serving()
+    await handler(make_call(0, encode_request(SNIPPET)))
+    assert executor.requests[0].caller == make_call(0).caller.hex()
+
+
 async def test_execute_does_not_repeat_a_missing_mechanism() -> None:
     """What this machine lacks does not come by trying again."""
     handler, executor = serving(raising(SandboxUnavailableError("no user namespaces")))

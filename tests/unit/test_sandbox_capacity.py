@@ -39,7 +39,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(proc: Path) -> Capacity:
-    return measure_capacity(memory_reserve_bytes=100 * MIB, cpu_overcommit=2.0, proc=proc)
+    return measure_capacity(memory_reserve_bytes=100 * MIB, executions_per_cpu=2.0, proc=proc)
 
 
 def test_machine_without_bounds_gives_what_it_has(tmp_path: Path) -> None:
@@ -84,6 +84,14 @@ def test_bound_of_a_group_around_the_service_counts_version_2(tmp_path: Path) ->
         version=2,
     )
     assert measured(proc) == Capacity(memory_bytes=(1000 - 200 - 100) * MIB, cpus=1.0)
+
+
+def test_small_share_of_a_cpu_holds_one_execution(tmp_path: Path) -> None:
+    """A service that may use a tenth of a CPU executes slowly, not never."""
+    proc = groups(
+        tmp_path, {"cpu/outer/cpu.cfs_quota_us": "1000", "cpu/outer/cpu.cfs_period_us": "10000"}, version=1
+    )
+    assert measured(proc).cpus == 1.0
 
 
 def test_reserve_larger_than_what_is_there_leaves_nothing(tmp_path: Path) -> None:
