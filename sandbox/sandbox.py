@@ -162,7 +162,8 @@ async def _with_folder(sandbox: Sandbox, work: Callable[[int], Result], folder: 
             finally:
                 os.close(folder_fd)
 
-        return await asyncio.to_thread(call)
+        # Shielded: a call that is cancelled before a thread takes it up would never close its descriptor.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, call))
     except OSError as exc:
         if exc.errno in OUR_SHORTAGES:
             raise SystemFailureError(f"the files of a sandbox cannot be reached: {exc}") from exc

@@ -188,6 +188,23 @@ async def test_a_call_without_room_runs_later_and_is_not_given_up(chain: FakeCha
     assert (tries, chain.outputs()) == (2 * FAST.max_attempts + 1, {0: [b"ok"]})
 
 
+async def test_a_stop_does_not_wait_for_calls_without_room(chain: FakeChain, path: Path) -> None:
+    """A call that is put back while the node stops is in the journal, and the stop takes no grace for it."""
+    is_full = asyncio.Event()
+
+    async def full(call: JobCall) -> bytes:
+        await is_full.wait()
+        raise PostponedError("stopping", retry_after_s=0)
+
+    chain.submit_job(b"x")
+    async with running(chain, path, full, NodePolicy(grace_s=60, tick_s=0.05)) as rig:
+        await rig.until(lambda: rig.count(CallState.RUNNING) == 1)
+        rig.node.request_stop()
+        is_full.set()
+        await rig.until(lambda: not rig.node.health().is_running)
+        assert rig.count(CallState.SEEN) == 1
+
+
 async def test_an_output_over_the_cap_is_not_sent(chain: FakeChain, path: Path) -> None:
     """What no end point would take is closed with a reason instead of being tried for ever."""
 
