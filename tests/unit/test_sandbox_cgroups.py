@@ -12,7 +12,7 @@ from sandbox.kernel.grouptree import GroupTree, find_group_tree, own_name, start
 
 V1 = {
     "memory.max_usage_in_bytes": "5000\n",
-    "memory.stat": "cache 1\ntotal_rss 300\ntotal_cache 200\n",
+    "memory.stat": "cache 1\ntotal_rss 300\ntotal_cache 200\ntotal_pgfault 90\ntotal_pgmajfault 8\n",
     "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
     "memory.limit_in_bytes": "",
     "cpuacct.usage": "2500000000\n",
@@ -25,7 +25,7 @@ V1 = {
 }
 V2 = {
     "memory.peak": "5000\n",
-    "memory.stat": "anon 300\nfile 200\n",
+    "memory.stat": "anon 300\nfile 200\npgfault 90\npgmajfault 8\n",
     "memory.events": "low 0\noom 2\noom_kill 2\n",
     "memory.max": "",
     "memory.oom.group": "",
@@ -65,6 +65,7 @@ def test_both_versions_tell_the_same_usage(version: int, tmp_path: Path) -> None
         200,
     )
     assert (usage.user_time_s, usage.system_time_s, group.cpu_time_s()) == (1.5, 1.0, 2.5)
+    assert (usage.page_faults, usage.page_faults_major) == (90, 8)
     assert (usage.oom_kills, usage.refused_tasks, usage.tasks_peak) == (2, 4, 7)
     assert group.processes() == [11, 12]
     group.close()
