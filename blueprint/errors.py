@@ -12,6 +12,7 @@
         InputsInvalidError      decoded, but a value is not allowed
       UnencodableError        a value does not fit the type declared for it
       JobTimeoutError         a handler did not finish in its time
+      PostponedError          there is no room for a call now; it is not answered, and runs later
       ChainError
         RpcError                the end point failed; may work later       (exit code 3)
         RevertedError           a contract refused, with the decoded reason
@@ -37,6 +38,7 @@ __all__ = [
     "JobTimeoutError",
     "JournalError",
     "PolicyViolationError",
+    "PostponedError",
     "QuoteInvalidError",
     "RegistrationError",
     "Rejection",
@@ -88,6 +90,20 @@ class UnencodableError(BlueprintError):
 
 class JobTimeoutError(BlueprintError):
     """A handler did not finish in the time that its job is given."""
+
+
+class PostponedError(BlueprintError):
+    """There is no room for a call now: nothing was run, and the node takes it up again later.
+
+    Attributes:
+        retry_after_s: when to try again, in seconds.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ChainError(BlueprintError):

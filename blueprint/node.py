@@ -15,7 +15,7 @@ import structlog
 from blueprint.chain.rpc import Rpc
 from blueprint.chain.submitter import Submitter
 from blueprint.chain.wire import parse_quantity
-from blueprint.errors import ChainError, ConfigError
+from blueprint.errors import ChainError, ConfigError, PostponedError
 from blueprint.job import Handler
 from blueprint.store.journal import Journal
 from blueprint.store.records import CallRecord
@@ -242,9 +242,16 @@ class Node:
             self._work.set()
 
     async def _run_handler(self, call: JobCall) -> bytes | None:
-        """Return the handler's output, or None after recording that it failed."""
+        """Return the handler's output, or None after recording that it failed or had no room."""
         try:
             output = await self._handler(call)
+        except PostponedError as exc:
+            self._journal.postpone(call, retry_s=exc.retry_after_s)
+            _log.info(
+                "call_postponed", service_id=call.key.service_id, call_id=call.key.call_id,
+                retry_after_s=exc.retry_after_s,
+            )  # fmt: skip
+            return None
         except Exception as exc:  # noqa: BLE001 - a handler may fail in any way, and the node goes on
             self._record_failure(call, exc)
             return None

@@ -8,7 +8,8 @@ A handler is an async function whose annotations say what it takes and gives (`b
     async def square(number: U64) -> U128:
         return number * number
 
-Invariant: a bound router answers every call with bytes that the chain accepts. Wrong inputs, an unknown
+Invariant: a bound router answers every call with bytes that the chain accepts, or says that it is to be asked
+again later. Wrong inputs, an unknown
 index, a handler that fails: each becomes an error answer, because a call without one keeps its payment for
 ever.
 """
@@ -28,6 +29,7 @@ from blueprint.errors import (
     ConfigError,
     InputsTooLargeError,
     JournalError,
+    PostponedError,
     RegistrationError,
     Rejection,
     UnencodableError,
@@ -150,7 +152,8 @@ class Router:
     ) -> Handler:
         """Check every job against what the chain declares, and return the handler of all calls.
 
-        The handler returned always returns bytes; only the cancellation of its own task escapes.
+        The handler returned always returns bytes; only the cancellation of its own task escapes, and
+        PostponedError: the call is to be taken up again later, and so is not answered now.
 
         Args:
             schemas: by job index, as declared on chain. An index that is not in it is served with ABI.
@@ -252,6 +255,8 @@ class _Answering:
         except Rejection as exc:
             _log.info("call_rejected", **_keys(call), reason=type(exc).__name__)
             return self._answer(call, FailureStatus.REJECTED, str(exc))
+        except PostponedError:
+            raise
         except asyncio.CancelledError as exc:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -145,7 +145,29 @@ class Settings(BaseSettings):
     router: str = _setting(
         "Node", "jobs", "What serves the jobs: `jobs` (built in) or `package.module:router`.", min_length=1
     )
-    max_concurrent: int = _setting("Node", 4, "Most executions at the same time.", ge=1, le=1024)
+    max_concurrent: int | None = _setting(
+        "Node",
+        None,
+        "Most executions at the same time; unset: as many as memory and CPUs can hold.",
+        ge=1,
+        le=1024,
+    )
+    max_waiting: int = _setting(
+        "Node",
+        256,
+        "Most executions that wait for a place; calls beyond them wait in the journal.",
+        ge=1,
+        le=10_000,
+    )
+    memory_reserve_bytes: int = _setting(
+        "Node",
+        256 * MIB,
+        "Bytes of memory left to the rest of the machine; executions may reserve what else it has.",
+        ge=0,
+    )
+    executions_per_cpu: float = _setting(
+        "Node", 2.0, "Executions at the same time for each CPU that the node may use.", gt=0, le=64
+    )
     inputs_max_bytes: int = _setting(
         "Node",
         96 * KIB,

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import replace
 from typing import Protocol
 
-from blueprint.errors import InputsInvalidError
+from blueprint.errors import InputsInvalidError, PostponedError
 from blueprint.extract import RawResult
 from blueprint.job import Failure, Layer
 from blueprint.layers import retry
@@ -27,7 +27,7 @@ from jobs.execute_codec import (
 )
 from jobs.output_bundle import bundle_digest, encode_bundle
 from sandbox import languages
-from sandbox.errors import RequestError
+from sandbox.errors import BusyError, RequestError
 from sandbox.executor import Executor
 from sandbox.request import Dependency, ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionResult, ProcessStats
@@ -70,11 +70,13 @@ def add_execute(
 
     @router.job(EXECUTE_INDEX, name="execute", layers=[retries or retry()], on_error=_encode_failure)
     async def execute(call: JobCall) -> RawResult:
-        request = to_execution_request(decode_request(call.inputs), operator_limits)
+        request = to_execution_request(decode_request(call.inputs), operator_limits, caller=call.caller.hex())
         try:
             result = await executor.execute(request)
         except RequestError as exc:
             raise InputsInvalidError(str(exc)) from exc
+        except BusyError as exc:
+            raise PostponedError(str(exc), retry_after_s=exc.retry_after_s) from exc
         digest = await asyncio.to_thread(_keep, result, outputs)
         return encode_result(_to_chain(result, digest))
 
@@ -91,12 +93,13 @@ def _encode_failure(failure: Failure) -> bytes:
     return encode_result(ExecuteResult(status=int(failure.status), error_message=failure.message))
 
 
-def to_execution_request(request: ExecuteRequest, limits: Limits) -> ExecutionRequest:
+def to_execution_request(request: ExecuteRequest, limits: Limits, *, caller: str = "") -> ExecutionRequest:
     """Turn the on-chain form into the executor's.
 
     Args:
         request: as decoded.
         limits: the operator's.
+        caller: whose turn the execution uses when it must wait.
 
     Raises:
         InputsInvalidError: a member is outside what is allowed; the message names it.
@@ -117,6 +120,7 @@ def to_execution_request(request: ExecuteRequest, limits: Limits) -> ExecutionRe
             timeout_s=_timeout_s(request.limits.timeout_ms),
             limits=_limits(request.limits, limits),
             options=_mapping("options", request.options, MAX_OPTIONS),
+            caller=caller,
         )
     except RequestError as exc:
         raise InputsInvalidError(str(exc)) from exc

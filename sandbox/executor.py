@@ -6,16 +6,16 @@ gone when the result is returned, whatever happens in between.
 
 import asyncio
 import difflib
-import os
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Protocol
 
 from sandbox.backends.backend import Backend, OnSample
 from sandbox.bounds import StageBounds
+from sandbox.capacity import Capacity, measure_capacity
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.kernel.files import CollectBounds
-from sandbox.languages import LANGUAGES, Language
+from sandbox.languages import LANGUAGES, Language, Plan
 from sandbox.languages.language import Provision
 from sandbox.request import ExecutionRequest
 from sandbox.result import (
@@ -28,14 +28,16 @@ from sandbox.result import (
     RuntimeUsed,
 )
 from sandbox.sandbox import Surroundings, run_plan
-from sandbox.scheduler import Scheduler
+from sandbox.scheduler import Claim, Scheduler
 from sandbox.tree import LanguageTree, Runtime
 from sandbox.versions import best_match
 
-__all__ = ["CodeExecutor", "Executor"]
+__all__ = ["CodeExecutor", "Executor", "most_claimed_bytes"]
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 DEFAULT_MAX_WAITING = 1000
+OWN_MEMORY_BYTES = 32 * 1024 * 1024
+"""For the launcher and the init of a sandbox, and the output that they and the service hold."""
 
 
 class Executor(Protocol):
@@ -51,6 +53,7 @@ class Executor(Protocol):
         Raises:
             RequestError: the request cannot be served as it is; nothing was run.
             SandboxUnavailableError: this machine lacks a mechanism; nothing was run.
+            BusyError: too many wait already; nothing was run, and the error says when to come back.
             SystemFailureError: our own part failed; the same request may succeed when repeated.
         """
 
@@ -69,7 +72,8 @@ class CodeExecutor:
         backend: makes the sandboxes; the executor closes it.
         languages: name to Language Executor.
         bounds: the operator's, by kind of stage; a request may only lower those of its run.
-        max_concurrent: executions at once; None for one per CPU.
+        capacity: what executions may reserve together; None for what this machine has now.
+        max_concurrent: executions at once, within the capacity; None for no other bound.
         max_waiting: executions that may wait for a place.
         collecting: what the collection of outputs may take.
         new_id: makes sandbox names, unique on this machine.
@@ -82,6 +86,7 @@ class CodeExecutor:
         languages: Mapping[str, Language] = LANGUAGES,
         *,
         bounds: StageBounds | None = None,
+        capacity: Capacity | None = None,
         max_concurrent: int | None = None,
         max_waiting: int = DEFAULT_MAX_WAITING,
         collecting: CollectBounds | None = None,
@@ -96,7 +101,7 @@ class CodeExecutor:
         self._tasks: set[asyncio.Task[ExecutionResult]] = set()
         self._is_closed = False
         self.scheduler = Scheduler(
-            max_concurrent=max_concurrent or os.cpu_count() or 1, max_waiting=max_waiting
+            capacity or measure_capacity(), max_concurrent=max_concurrent, max_waiting=max_waiting
         )
 
     async def execute(self, request: ExecutionRequest, on_sample: OnSample | None = None) -> ExecutionResult:
@@ -131,7 +136,7 @@ class CodeExecutor:
         )
 
         async def work() -> ExecutionResult:
-            async with self.scheduler.admit():
+            async with self.scheduler.admit(_claim(request, plan, bounds)):
                 return await run_plan(around, request, plan)
 
         return await self._supervise(work(), used, sandbox_id)
@@ -203,6 +208,17 @@ class CodeExecutor:
         version = best_match(versions, request.runtime, what=f"runtime of {language.name}")
         tree, runtime = next(pair for pair in installed if pair[1].version == version)
         return language, tree, runtime
+
+
+def _claim(request: ExecutionRequest, plan: Plan, bounds: StageBounds) -> Claim:
+    """Return what a request reserves: the memory of its hungriest stage, and what we need beside it."""
+    most = max(bounds.of(stage.name).memory_bytes for stage in plan.stages)
+    return Claim(memory_bytes=most + OWN_MEMORY_BYTES, caller=request.caller, priority=request.priority)
+
+
+def most_claimed_bytes(bounds: StageBounds) -> int:
+    """Return the most memory that one execution within these bounds reserves."""
+    return max(bounds.run.memory_bytes, bounds.compile.memory_bytes) + OWN_MEMORY_BYTES
 
 
 def _unknown(what: str, received: str, choices: Sequence[str], candidates: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 
 
 class Priority(IntEnum):
-    """Which of several waiting requests is admitted first."""
+    """How soon a waiting request is admitted; see `sandbox.waitlist` for the shares."""
 
     LOW = 0
     NORMAL = 1

@@ -110,7 +110,14 @@ class StageStats:
     system_time_s: float
     memory_peak_bytes: int | None
     """Peak of the memory group, tmpfs pages included; None where no group was in force."""
+    memory_anonymous_bytes: int | None
+    memory_file_bytes: int | None
+    """Both at the moment when the most anonymous memory was seen; pages of tmpfs are file pages."""
     processes_peak: int | None
+    page_faults_minor: int | None
+    page_faults_major: int | None
+    context_switches_voluntary: int | None
+    context_switches_involuntary: int | None
     exit_code: int | None
     signal: int | None
     oom_kills: int = 0

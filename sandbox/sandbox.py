@@ -162,7 +162,8 @@ async def _with_folder(sandbox: Sandbox, work: Callable[[int], Result], folder: 
             finally:
                 os.close(folder_fd)
 
-        return await asyncio.to_thread(call)
+        # Shielded: a call that is cancelled before a thread takes it up would never close its descriptor.
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, call))
     except OSError as exc:
         if exc.errno in OUR_SHORTAGES:
             raise SystemFailureError(f"the files of a sandbox cannot be reached: {exc}") from exc
@@ -293,7 +294,13 @@ def _stage_stats(order: StageOrder, outcome: StageOutcome) -> StageStats:
         user_time_s=usage.user_time_s,
         system_time_s=usage.system_time_s,
         memory_peak_bytes=usage.memory_peak_bytes,
+        memory_anonymous_bytes=usage.memory_anonymous_bytes,
+        memory_file_bytes=usage.memory_file_bytes,
         processes_peak=usage.processes_peak,
+        page_faults_minor=usage.page_faults_minor,
+        page_faults_major=usage.page_faults_major,
+        context_switches_voluntary=usage.context_switches_voluntary,
+        context_switches_involuntary=usage.context_switches_involuntary,
         exit_code=outcome.exit_code,
         signal=outcome.signal,
         oom_kills=usage.oom_kills,

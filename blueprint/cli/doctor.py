@@ -16,9 +16,11 @@ from rich.text import Text
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.link import connected
 from blueprint.cli.outcome import size_text
+from blueprint.cli.sandboxes import capacity_of
 from blueprint.cli.session import Session, node_command, printable
 from blueprint.errors import BlueprintError
 from sandbox.check import Finding, Level, check
+from sandbox.errors import SandboxUnavailableError
 from sandbox.rootfs import find_tree, find_trees, list_trees, survey_host
 
 __all__ = ["command", "own_findings"]
@@ -71,8 +73,8 @@ async def _examine(session: Session) -> tuple[list[Finding], list[Finding]]:
 
 
 def own_findings(session: Session) -> list[Finding]:
-    """Return what concerns the node itself: Python, its folder, the room in it, languages, key."""
-    checks: list[Callable[[Session], Finding]] = [_python, _state_folder, _room, _languages, _key]
+    """Return what concerns the node itself: Python, its folder, the room in it, capacity, languages, key."""
+    checks: list[Callable[[Session], Finding]] = [_python, _state_folder, _room, _capacity, _languages, _key]
     return [each(session) for each in checks]
 
 
@@ -98,6 +100,17 @@ def _room(session: Session) -> Finding:
         fix = f"building the language tree takes up to {size_text(_TREE_ROOM_BYTES)}"
         return Finding(name="disk", level=Level.WEAK, detail=detail, fix=fix)
     return Finding(name="disk", level=Level.OK, detail=detail)
+
+
+def _capacity(session: Session) -> Finding:
+    try:
+        capacity = capacity_of(session.settings)
+    except SandboxUnavailableError as error:
+        return Finding(
+            name="capacity", level=Level.MISSING, detail=str(error), fix="free memory, or lower the limits"
+        )
+    detail = f"executions may reserve {size_text(capacity.memory_bytes)} and {capacity.cpus:g} places on CPUs"
+    return Finding(name="capacity", level=Level.OK, detail=detail)
 
 
 def _languages(session: Session) -> Finding:

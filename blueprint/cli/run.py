@@ -7,7 +7,7 @@ first call is taken.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import click
@@ -32,14 +32,15 @@ from blueprint.node import Node, NodePolicy
 from blueprint.router import Router
 from blueprint.store.journal import Journal
 from jobs import build_router
+from sandbox.scheduler import Scheduler
 
 __all__ = ["command"]
 
 _SETTINGS = (
     "rpc_url", "rpc_timeout_s", "chain_id", "contract", "service_ids", "start_block", "confirmations",
     "poll_interval_s", "max_fee_gwei", "keystore", "keystore_password_file", "private_key_file",
-    "state_dir", "trees_dir", "router", "max_concurrent", "inputs_max_bytes", "grace_s",
-    "languages", *SANDBOX_SETTINGS,
+    "state_dir", "trees_dir", "router", "inputs_max_bytes", "grace_s",
+    "max_concurrent", "max_waiting", "languages", *SANDBOX_SETTINGS,
     "http_host", "http_port", "http_allowed_hosts", "outputs_max_bytes", "outputs_item_max_bytes",
     "log_level", "log_format",
 )  # fmt: skip
@@ -59,6 +60,8 @@ class _Work:
 
     router: Router
     facts: dict[str, Any]
+    scheduler: Scheduler | None = None
+    """What admits executions; None where the jobs are not ours."""
 
 
 async def _run(session: Session) -> int:
@@ -73,8 +76,10 @@ async def _run(session: Session) -> int:
                 session.journal, chain_id=link.chain_id, contract=link.contract, operator=signer.address
             )
             with journal:
-                node = _build_node(session, link, signer, journal, handler)
-                await _serve(session, node, outputs, stop, _facts(link, signer, session) | work.facts)
+                policy = _policy(session.settings.grace_s, work.scheduler)
+                node = _build_node(session, link, signer, journal, handler, policy=policy)
+                facts = _facts(link, signer, session) | work.facts
+                await _serve(session, node, outputs, stop, scheduler=work.scheduler, facts=facts)
     return stop.exit_code
 
 
@@ -112,10 +117,24 @@ async def _opened_work(session: Session, outputs: OutputStore) -> AsyncIterator[
             ],
         }
         router = build_router(sandbox.executor, outputs, limits=bounds_of(settings).run)
-        yield _Work(router=router, facts=facts)
+        yield _Work(router=router, facts=facts, scheduler=sandbox.scheduler)
 
 
-def _build_node(session: Session, link: Link, signer: Signer, journal: Journal, handler: Handler) -> Node:
+def _policy(grace_s: float, scheduler: Scheduler | None) -> NodePolicy:
+    """Let the node start every call for which there is a place to run or to wait, and some more.
+
+    Whose turn it is, the scheduler knows and the journal does not: a caller with few calls must not wait in
+    the journal behind one with many.
+    """
+    usual = NodePolicy(grace_s=grace_s)
+    if scheduler is None:
+        return usual
+    return replace(usual, max_running=scheduler.max_waiting + usual.max_running)
+
+
+def _build_node(
+    session: Session, link: Link, signer: Signer, journal: Journal, handler: Handler, *, policy: NodePolicy
+) -> Node:
     settings = session.settings
     listener = Listener(
         link.rpc,
@@ -135,26 +154,31 @@ def _build_node(session: Session, link: Link, signer: Signer, journal: Journal, 
         policy=SubmitterPolicy(confirmations=settings.confirmations),
         fees=FeePolicy(max_fee_cap_wei=round(settings.max_fee_gwei * _GWEI)),
     )
-    policy = NodePolicy(grace_s=settings.grace_s)
     return Node(
         rpc=link.rpc, listener=listener, journal=journal, submitter=submitter, handler=handler, policy=policy
     )
 
 
 async def _serve(
-    session: Session, node: Node, outputs: OutputStore, stop: StopSignals, facts: dict[str, Any]
+    session: Session,
+    node: Node,
+    outputs: OutputStore,
+    stop: StopSignals,
+    *,
+    scheduler: Scheduler | None,
+    facts: dict[str, Any],
 ) -> None:
     settings = session.settings
     server = HttpServer(
         host=settings.http_host,
         port=settings.http_port,
-        readiness=lambda: _readiness(node),
+        readiness=lambda: _readiness(node, scheduler),
         outputs=outputs,
         allowed_hosts=settings.http_allowed_hosts,
     )
     async with server, asyncio.TaskGroup() as group:
         running = group.create_task(node.run(), name="node")
-        stopping = group.create_task(_stop_on_signal(node, stop), name="signals")
+        stopping = group.create_task(_stop_on_signal(stop, node, scheduler, settings.grace_s), name="signals")
         if settings.start_block is None:  # else the place may lie in the future
             placed = group.create_task(node.wait_placed(), name="place")
             await asyncio.wait((running, placed), return_when=asyncio.FIRST_COMPLETED)
@@ -165,12 +189,15 @@ async def _serve(
         stopping.cancel()
 
 
-async def _stop_on_signal(node: Node, stop: StopSignals) -> None:
+async def _stop_on_signal(stop: StopSignals, node: Node, scheduler: Scheduler | None, grace_s: float) -> None:
+    """Let what runs end within the grace period; what waits for a place goes back to the journal at once."""
     await stop.requested.wait()
     node.request_stop()
+    if scheduler is not None:
+        await scheduler.drain(grace_s)
 
 
-async def _readiness(node: Node) -> Readiness:
+async def _readiness(node: Node, scheduler: Scheduler | None) -> Readiness:
     is_ready = await node.is_ready()
     health = node.health()
     reason = ""
@@ -191,6 +218,7 @@ async def _readiness(node: Node) -> Readiness:
             "running": health.running,
             "in_flight": health.in_flight,
             "calls": {state.value: count for state, count in health.calls.items()},
+            "executions": None if scheduler is None else asdict(scheduler.load),
         },
     )
 

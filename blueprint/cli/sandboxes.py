@@ -16,18 +16,22 @@ from sandbox.backends.backend import Backend
 from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
 from sandbox.bounds import StageBounds
+from sandbox.capacity import Capacity, measure_capacity
 from sandbox.check import prove
 from sandbox.errors import SandboxUnavailableError
-from sandbox.executor import CodeExecutor, Executor
+from sandbox.executor import CodeExecutor, Executor, most_claimed_bytes
 from sandbox.languages import LANGUAGES, find
+from sandbox.request import MIB
 from sandbox.result import Guarantees
 from sandbox.rootfs import find_trees, survey_host
+from sandbox.scheduler import Scheduler
 from sandbox.tree import LanguageTree
 
 __all__ = [
     "SANDBOX_SETTINGS",
     "OpenedSandbox",
     "bounds_of",
+    "capacity_of",
     "choose_backend",
     "choose_trees",
     "opened_sandbox",
@@ -39,6 +43,7 @@ SANDBOX_SETTINGS: Final = (
     "limit_file_size_bytes", "limit_output_bytes", "limit_processes",
     "compile_wall_time_s", "compile_memory_bytes",
     "install_wall_time_s", "install_memory_bytes", "install_disk_bytes", "request_deadline_s",
+    "memory_reserve_bytes", "executions_per_cpu",
 )  # fmt: skip
 """What every command that opens a sandbox can be told on its command line."""
 ALL: Final = "all"
@@ -125,6 +130,25 @@ def choose_backend(settings: Settings) -> Backend:
     return backend
 
 
+def capacity_of(settings: Settings) -> Capacity:
+    """Return what executions may reserve on this machine now.
+
+    Raises:
+        SandboxUnavailableError: an execution with the operator's own limits could never be admitted.
+    """
+    capacity = measure_capacity(
+        memory_reserve_bytes=settings.memory_reserve_bytes, executions_per_cpu=settings.executions_per_cpu
+    )
+    most_bytes = most_claimed_bytes(bounds_of(settings))
+    if most_bytes > capacity.memory_bytes:
+        raise SandboxUnavailableError(
+            f"one execution may take {most_bytes // MIB} MiB of memory, and this machine can give "
+            f"{capacity.memory_bytes // MIB} MiB: lower --limit-memory-bytes and --compile-memory-bytes, or "
+            f"--memory-reserve-bytes (now {settings.memory_reserve_bytes})"
+        )
+    return capacity
+
+
 async def _prove(backend: Backend, tree: LanguageTree) -> None:
     """Refuse to open where no program could run: a node would answer every call with a system error."""
     try:
@@ -139,6 +163,8 @@ class OpenedSandbox:
     """An executor that is ready, and what stands behind it."""
 
     executor: Executor
+    scheduler: Scheduler
+    """Of the executor: what runs and waits, and the way to let it run dry."""
     trees: tuple[LanguageTree, ...]
     """The first is the preferred one."""
     guarantees: Guarantees
@@ -158,6 +184,7 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
     """
     settings = session.settings
     trees = choose_trees(session, languages)
+    capacity = capacity_of(settings)
     backend = choose_backend(settings)
     await _prove(backend, trees[0])
     offered = {find(name).name for name in settings.languages} or set(LANGUAGES)
@@ -166,9 +193,13 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
         backend,
         languages={name: language for name, language in LANGUAGES.items() if name in offered},
         bounds=bounds_of(settings),
+        capacity=capacity,
         max_concurrent=settings.max_concurrent,
+        max_waiting=settings.max_waiting,
     )
     try:
-        yield OpenedSandbox(executor=executor, trees=trees, guarantees=backend.guarantees())
+        yield OpenedSandbox(
+            executor=executor, scheduler=executor.scheduler, trees=trees, guarantees=backend.guarantees()
+        )
     finally:
         await executor.aclose()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from blueprint.errors import Rejection
+from blueprint.errors import PostponedError, Rejection
 from blueprint.job import Handler, Layer
 from blueprint.types import JobCall
 
@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 def call_log(clock: Callable[[], float] = time.monotonic) -> Layer:
-    """Log ``call_handled`` with the outcome (answered, rejected, failed, cancelled) and the time.
+    """Log ``call_handled`` with the outcome (answered, rejected, postponed, failed, cancelled) and the time.
 
     It stands outermost among the layers given to ``Router.bind``, so that it sees what they raise.
     """
@@ -32,6 +32,9 @@ def call_log(clock: Callable[[], float] = time.monotonic) -> Layer:
                 outcome, output_bytes = "answered", len(output)
             except Rejection:
                 outcome = "rejected"
+                raise
+            except PostponedError:
+                outcome = "postponed"
                 raise
             except asyncio.CancelledError:
                 outcome = "cancelled"

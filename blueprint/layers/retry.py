@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from blueprint.errors import Rejection
+from blueprint.errors import PostponedError, Rejection
 from blueprint.job import Handler, Layer
 from blueprint.types import JobCall
 
@@ -54,7 +54,8 @@ def retry(
     """Run a handler up to ``attempts`` times while it raises errors with ``retryable`` set.
 
     The pause before attempt n + 1 is ``first_delay_s * 2**(n - 1)`` seconds, times one half to one
-    (``jitter``). A Rejection, an error that is not marked, and cancellation pass through at once.
+    (``jitter``). A Rejection, an error that is not marked, and cancellation pass through at once; so does a
+    PostponedError, for the node itself takes that call up again, as often as it must.
 
     Raises:
         ValueError: fewer than one attempt.
@@ -93,4 +94,4 @@ def retry(
 
 def _is_retryable(exc: Exception) -> bool:
     """Every error tree of this project marks its classes with ``retryable``; others are not retried."""
-    return bool(getattr(exc, "retryable", False)) and not isinstance(exc, Rejection)
+    return bool(getattr(exc, "retryable", False)) and not isinstance(exc, Rejection | PostponedError)

@@ -58,6 +58,10 @@ UPDATE calls SET reason = :reason, not_before = :now + :retry_s * (1 << min(max(
 WHERE scope = :scope AND service_id = :service_id AND call_id = :call_id AND state = 'running'
 AND inputs_hash = :inputs_hash RETURNING id
 """
+_POSTPONEMENT: Final = """
+UPDATE calls SET state = 'seen', reason = 'busy', not_before = ?, attempts = max(attempts - 1, 0)
+WHERE scope = ? AND service_id = ? AND call_id = ? AND state = 'running' AND inputs_hash = ?
+"""
 _PRUNE_CALLS: Final = """
 DELETE FROM calls WHERE id IN (
     SELECT id FROM calls WHERE scope = :scope AND state IN ('done', 'closed', 'orphaned')
@@ -254,6 +258,16 @@ class Journal(Outbox):
             records = self._records(db, [id_ for (id_,) in rows])
         self._tell([record for record in records if record.state is CallState.CLOSED])
         return records[0].state if records else None
+
+    def postpone(self, call: JobCall, *, retry_s: float) -> None:
+        """Put a RUNNING call for which there was no room back to SEEN; it is started again after a pause.
+
+        This is no attempt: a call can be postponed as often as it takes. Nothing happens when the call is
+        gone or is another one by now.
+        """
+        key = (self._scope, to_signed(call.key.service_id), to_signed(call.key.call_id))
+        with self._database.transaction() as db:
+            db.execute(_POSTPONEMENT, (self._clock() + retry_s, *key, call.inputs_hash))
 
     # The house-keeping.
 

@@ -122,7 +122,8 @@ def _stream(facts: StreamFacts, data: bytes) -> CapturedStream:
 
 
 def _usage(order: StageOrder, answer: StageAnswer) -> StageUsage:
-    resources: Sequence[int | None] = answer.resources or (None,) * 4
+    switches: Sequence[int | None] = answer.context_switches or (None, None)
+    faults, major = answer.group.page_faults, answer.group.page_faults_major
     # The kernel's own peak counts tasks; it is a count of processes only where no threads are expected. The
     # looks every 50 ms may miss a short peak, so one task at most is the only other certain thing.
     peak = answer.group.tasks_peak
@@ -135,9 +136,9 @@ def _usage(order: StageOrder, answer: StageAnswer) -> StageUsage:
         memory_anonymous_bytes=answer.sample.memory_anonymous_bytes if answer.sample else None,
         memory_file_bytes=answer.sample.memory_file_bytes if answer.sample else None,
         processes_peak=peak if is_certain else answer.processes_peak,
-        page_faults_minor=resources[0],
-        page_faults_major=resources[1],
-        context_switches_voluntary=resources[2],
-        context_switches_involuntary=resources[3],
+        page_faults_minor=None if faults is None else faults - (major or 0),
+        page_faults_major=major,
+        context_switches_voluntary=switches[0],
+        context_switches_involuntary=switches[1],
         oom_kills=answer.group.oom_kills,
     )

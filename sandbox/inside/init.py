@@ -7,10 +7,11 @@ killer does not see it. Init has a user number of its own: the program can neith
 nor limit it, and so cannot make its own end look like a failure of ours.
 
 Reports are lines on a pipe: ``ready`` (map the user name space, please), ``started <names of walls>``,
-``exec <errno>``, ``ended <wait status> <minor faults> <major faults> <voluntary switches> <involuntary>``,
-``failed <text>``.
+``exec <errno>``, ``failed <text>``, ``ended <wait status> <voluntary switches> <involuntary>``: when the
+program has ended, and once more when what it left behind has, should init live to see it.
 """
 
+import contextlib
 import os
 import resource
 import select
@@ -71,9 +72,9 @@ def be_init(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) 
     """Run as process 1 until the stage is over."""
     try:
         status = _live(task, group, program_filter, pipes)
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        counts = (usage.ru_minflt, usage.ru_majflt, usage.ru_nvcsw, usage.ru_nivcsw)
-        _report(pipes, f"ended {status} {' '.join(map(str, counts))}")
+        _report_end(pipes, status)
+        if _reap_the_rest():
+            _report_end(pipes, status)
     except BaseException as exc:  # noqa: BLE001 - the only way out of process 1 is a report and an exit
         _report(pipes, f"failed {type(exc).__name__}: {exc}")
         os._exit(EXIT_FAILED)
@@ -139,6 +140,21 @@ def _reap(program_pid: int) -> int:
         pid, status = os.waitpid(-1, 0)
         if pid == program_pid:
             return status
+
+
+def _reap_the_rest() -> int:
+    """Wait for what the program left behind, while the launcher lets us live; returns how many there were."""
+    count = 0
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+            count += 1
+    return count
+
+
+def _report_end(pipes: Pipes, status: int) -> None:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _report(pipes, f"ended {status} {usage.ru_nvcsw} {usage.ru_nivcsw}")
 
 
 def _be_program(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes, failure: int) -> NoReturn:

@@ -231,7 +231,7 @@ def _answer(watch: Watch) -> StageAnswer:
         processes_peak=watch.processes_peak or None,
         group=watch.group.usage(),
         sample=watch.memory_sample,
-        resources=watch.end[1:] if watch.end else None,
+        context_switches=watch.end[1:] if watch.end else None,
     )
 
 

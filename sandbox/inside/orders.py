@@ -97,8 +97,8 @@ class StageAnswer(NamedTuple):
     """The group's counters after the end."""
     sample: GroupUsage | None
     """The group's counters when the most anonymous memory was seen; None for a very short stage."""
-    resources: list[int] | None
-    """Minor and major faults, voluntary and involuntary switches of what init reaped; None when killed."""
+    context_switches: list[int] | None
+    """Voluntary and involuntary context switches of what init reaped; None when it could not report."""
 
 
 def pack(value: Layout | StageTask | StageAnswer | LiveFigures) -> Fields:

@@ -5,6 +5,7 @@ Invariant: whatever the program does, the watch ends soon after its deadline: it
 """
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -22,6 +23,8 @@ TICK_S = 0.05
 SHORTEST_TICK_S = 0.002
 START_TIMEOUT_S = 30.0
 FIGURES_EVERY_S = 0.1
+LAST_REPORT_S = 0.25
+"""How long init may take to count what was killed under it, before it is killed itself."""
 READ_BYTES = 65536
 
 
@@ -87,7 +90,7 @@ class Watch:
         walls: what init says stood when the program started.
         processes_peak: the most processes seen at once, looked at every 50 ms; 0 when never looked.
         memory_sample: the reading with the most anonymous memory; None for a stage shorter than a tick.
-        end: wait status and resource counts as init reported them; None when it was killed.
+        end: wait status and context switches as init reported them; None when it could not.
         wall_time_s: from the program's exec to the death of everything.
     """
 
@@ -126,6 +129,7 @@ class Watch:
         self._next_look_s = 0.0
         self._has_started = False
         self._next_figures_s = 0.0
+        self._init_dies_s = math.inf
 
     def run(self) -> None:
         """Watch until everything of the stage is dead and its pipes are drained.
@@ -145,7 +149,7 @@ class Watch:
             while not self._step():
                 pass
         finally:
-            self._kill()
+            self._kill_init()
             os.waitpid(self.init.pid, 0)
             self.wall_time_s = time.monotonic() - self._since_s
         self._read_report()
@@ -181,11 +185,14 @@ class Watch:
     def _plan_look(self) -> None:
         """Choose the time of the next look, so that no clock overruns by more than it must."""
         now_s = time.monotonic()
+        if self.killed_for:
+            self._next_look_s = now_s + SHORTEST_TICK_S
+            return
         cpu_s = (self.task.cpu_time_s - self._cpu_time_s()) / (os.cpu_count() or 1)
         self._next_look_s = now_s + max(SHORTEST_TICK_S, min(TICK_S, self._deadline_s - now_s, cpu_s))
 
     def _look(self, *, is_last: bool) -> None:
-        """Compare clocks and counts with their bounds, and kill when one is passed."""
+        """See what was touched, and how the stage goes on."""
         space = os.fstatvfs(self.box_fd)
         if space.f_bfree == 0:
             self.hits.add("disk")
@@ -195,6 +202,13 @@ class Watch:
             if not is_last and time.monotonic() >= self._deadline_s:
                 raise StageFailedError(f"the sandbox was not ready after {START_TIMEOUT_S} s")
             return
+        if self.killed_for:
+            self._finish_kill()
+        else:
+            self._measure(space)
+
+    def _measure(self, space: os.statvfs_result) -> None:
+        """Read what the program uses now, show it, and kill when a bound is passed."""
         count = len(self.group.processes())
         self.processes_peak = max(self.processes_peak, count)
         usage = self.group.usage()
@@ -228,9 +242,21 @@ class Watch:
         """
         return self.group.cpu_time_s() + self.streams.stdout.cost_s + self.streams.stderr.cost_s
 
-    def _kill(self, reason: str = "") -> None:
+    def _kill(self, reason: str) -> None:
+        """Kill the program and everything of it, but let init count and report first."""
+        self.killed_for = reason
+        self._init_dies_s = time.monotonic() + LAST_REPORT_S
+        self.group.kill()
+
+    def _finish_kill(self) -> None:
+        """Kill what was forked meanwhile, or init, when it does not come to its end."""
+        if time.monotonic() >= self._init_dies_s:
+            self._kill_init()
+        else:
+            self.group.kill()
+
+    def _kill_init(self) -> None:
         """Kill init, and by it everything in its process name space."""
-        self.killed_for = self.killed_for or reason
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.init.pidfd, signal.SIGKILL)
 
@@ -258,6 +284,8 @@ class Watch:
             self._plan_look()
         elif word == "ended":
             self.end = [int(part) for part in rest.split()]
+            if not self.killed_for:  # what the program left behind ends with it
+                self._kill_init()
         elif word == "exec":
             reason = os.strerror(int(rest))
             self._failure = StageFailedError(

@@ -16,11 +16,19 @@ from pathlib import Path
 from sandbox.errors import SandboxUnavailableError
 from sandbox.kernel.cgroups import Group
 
-__all__ = ["FOLDER", "GroupTree", "find_group_tree", "own_name", "owner_lives", "start_time"]
+__all__ = [
+    "FOLDER",
+    "GroupTree",
+    "find_group_tree",
+    "own_name",
+    "own_places",
+    "owner_lives",
+    "start_time",
+]
 
 FOLDER = "tee-job-node"
 SERVICE_LEAF = "tee-job-node-service"
-CONTROLLERS_V1 = ("memory", "pids", "cpuacct")
+CONTROLLERS_V1 = ("memory", "pids", "cpuacct", "cpu")
 CONTROLLERS_V2 = ("memory", "pids", "cpu")
 REMOVE_TIMEOUT_S = 5.0
 FIX = "run as root with a writable cgroup mount (in a container: privileged, or a delegated cgroup)"
@@ -77,9 +85,12 @@ class GroupTree:
         return Group(self.version, {key: descriptors[folder] for key, folder in self._folders.items()})
 
     def _make_folder(self, folder: Path) -> None:
+        is_new = not folder.exists()
         folder.mkdir(exist_ok=True)
         if self.version == 2:  # noqa: PLR2004 - the version's own name
             _enable_controllers(folder)
+        if is_new:
+            _weigh(folder)
 
     def remove(self, name: str) -> bool:
         """Try to remove the group ``name``; False while the kernel still holds something of it."""
@@ -129,22 +140,26 @@ def find_group_tree(proc: Path = Path("/proc/self"), *, owner: str | None = None
     Raises:
         SandboxUnavailableError: a controller is missing; the message names it and the fix.
     """
-    own = _own_groups(proc)
-    mounts = _mounts(proc)
+    places = own_places(proc)
     owner = owner or own_name()
-    unified = mounts.get("unified")
-    if unified is not None:
-        home = _place(unified, own.get("unified", "/"))
+    home = places.get("unified")
+    if home is not None:
         if home.name == SERVICE_LEAF:
             home = home.parent
         known = home / "cgroup.controllers"
         if known.exists() and set(CONTROLLERS_V2) <= set(known.read_text().split()):
             return GroupTree(version=2, homes={"unified": home}, owner=owner)
-    missing = [name for name in CONTROLLERS_V1 if name not in mounts]
+    missing = [name for name in CONTROLLERS_V1 if name not in places]
     if missing:
         raise SandboxUnavailableError(f"no cgroup controller {', '.join(missing)} is mounted; {FIX}")
-    homes = {name: _place(mounts[name], own.get(name, "/")) for name in CONTROLLERS_V1}
+    homes = {name: places[name] for name in CONTROLLERS_V1}
     return GroupTree(version=1, homes=homes, owner=owner)
+
+
+def own_places(proc: Path = Path("/proc/self")) -> dict[str, Path]:
+    """Return the service's own group in each mounted hierarchy: controller (or ``unified``) to folder."""
+    own = _own_groups(proc)
+    return {name: _place(mount, own.get(name, "/")) for name, mount in _mounts(proc).items()}
 
 
 def own_name() -> str:
@@ -210,6 +225,16 @@ def _enable_controllers(folder: Path) -> None:
             (leaf / "cgroup.procs").write_text(pid)
         (home / "cgroup.subtree_control").write_text(wanted)
     (folder / "cgroup.subtree_control").write_text(wanted)
+
+
+def _weigh(folder: Path) -> None:
+    """Let all sandboxes together weigh as much as one ordinary task on each CPU, the service for instance.
+
+    SECURITY: among themselves they weigh the same, however many processes each has (test_many_busy_...).
+    """
+    for name, weight_of_task, most in (("cpu.shares", 1024, 1 << 18), ("cpu.weight", 100, 10_000)):
+        if (folder / name).exists():
+            (folder / name).write_text(str(min(most, weight_of_task * (os.cpu_count() or 1))))
 
 
 def owner_lives(name: str) -> bool:

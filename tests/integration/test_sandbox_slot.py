@@ -17,6 +17,7 @@ import pytest
 from sandbox.backends.backend import StageOrder
 from sandbox.backends.slot import SlotBackend
 from sandbox.errors import RequestError, SystemFailureError
+from sandbox.kernel.cgroups import Group
 from sandbox.kernel.grouptree import find_group_tree, own_name
 from sandbox.request import Limits
 from sandbox.result import ExecutionStatus, LimitKind
@@ -331,12 +332,32 @@ async def test_signal_amid_the_removal_changes_nothing() -> None:
     assert (bool(blocks), has_ended, groups_of(os.getpid())) == (True, False, [])
 
 
+LISTED: list[list[int]] = []
+
+
+class _Reused(Group):
+    """A group that lists a number once; afterwards the number is a stranger's."""
+
+    def processes(self) -> list[int]:
+        return LISTED.pop(0)
+
+
+def test_kill_spares_a_stranger_who_got_a_number_of_the_group() -> None:
+    """Between the reading of a number and the signal it may come to mean another process of the machine."""
+    with subprocess.Popen(["sleep", "60"]) as stranger, subprocess.Popen(["sleep", "60"]) as member:
+        LISTED[:] = [[stranger.pid, member.pid], [member.pid]]
+        _Reused(1, {}).kill()
+        assert member.wait(timeout=10) == -signal.SIGKILL
+        assert stranger.poll() is None
+        stranger.kill()
+
+
 async def test_groups_of_a_dead_service_are_removed_at_the_next_start() -> None:
     """What a service could not remove itself is swept by the next one."""
     groups = find_group_tree(owner=f"999999999-1-{own_name().split('-')[2]}")
     groups.prepare()
     groups.create("left").close()
-    assert len(groups_of(999999999)) == 3
+    assert len(groups_of(999999999)) == len(groups._distinct())
     async with sandboxes():
         assert groups_of(999999999) == []
 

@@ -3,11 +3,12 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandbox.backends.backend import Backend
 from sandbox.backends.slot import SlotBackend
 from sandbox.bounds import StageBounds
 from sandbox.executor import CodeExecutor
@@ -58,6 +59,7 @@ def python_request(
     timeout_s: float | None = None,
     limits: Limits | None = None,
     outputs: Sequence[str] = (),
+    caller: str = "",
 ) -> ExecutionRequest:
     """Build a request for a lone Python file."""
     return ExecutionRequest(
@@ -69,6 +71,7 @@ def python_request(
         timeout_s=timeout_s,
         limits=limits,
         outputs=outputs,
+        caller=caller,
     )
 
 
@@ -100,13 +103,15 @@ class Leftovers:
 
 
 @asynccontextmanager
-async def sandboxes(limits: Limits = SMALL, **options: object) -> AsyncIterator[CodeExecutor]:
-    """Yield an executor; at the end, assert that it left nothing behind."""
+async def sandboxes(
+    limits: Limits = SMALL, wrap: Callable[[Backend], Backend] = lambda backend: backend, **options: object
+) -> AsyncIterator[CodeExecutor]:
+    """Yield an executor, over a back end that ``wrap`` may watch; at the end, assert that nothing is left."""
     uids = range(800_000_000 + os.getpid() * UID_COUNT, 800_000_000 + (os.getpid() + 1) * UID_COUNT)
     before = Leftovers.look(uids)
     backend = SlotBackend(uid_base=uids.start, uid_count=UID_COUNT)
     executor = CodeExecutor(
-        [host_python()], backend, bounds=StageBounds(run=limits), max_concurrent=4, **options
+        [host_python()], wrap(backend), bounds=StageBounds(run=limits), **{"max_concurrent": 4} | options
     )  # type: ignore[arg-type]
     try:
         yield executor

@@ -13,7 +13,7 @@ import structlog
 from calls import make_call
 from shapes import damaged
 
-from blueprint.errors import InputsInvalidError, InputsUndecodableError
+from blueprint.errors import InputsInvalidError, InputsUndecodableError, PostponedError
 from blueprint.extract.abi import abi_type
 from blueprint.extract.annotations import bind_type
 from blueprint.job import Handler
@@ -32,7 +32,7 @@ from jobs.execute_codec import (
     encode_result,
 )
 from jobs.output_bundle import decode_bundle
-from sandbox.errors import RequestError, SandboxUnavailableError, SystemFailureError
+from sandbox.errors import BusyError, RequestError, SandboxUnavailableError, SystemFailureError
 from sandbox.request import ExecutionRequest, Limits
 from sandbox.result import ExecutionResult, ExecutionStatus, LimitKind, OutputFile, ProcessStats
 from sandbox.testing import FakeExecutor, captured, fake_result
@@ -268,6 +268,21 @@ async def test_execute_recovers_when_a_retry_works() -> None:
     handler, executor = serving(answer)
     assert decode_result(await handler(make_call(0, encode_request(SNIPPET)))).stdout == b"ok"
     assert len(executor.requests) == 2
+
+
+async def test_execute_postpones_a_call_for_which_there_is_no_room() -> None:
+    """A full queue is no answer: the node is told when to take the call up again, and nothing is repeated."""
+    handler, executor = serving(raising(BusyError("the queue is full", retry_after_s=7.0)))
+    with pytest.raises(PostponedError) as postponed:
+        await handler(make_call(0, encode_request(SNIPPET)))
+    assert (postponed.value.retry_after_s, len(executor.requests)) == (7.0, 1)
+
+
+async def test_execute_waits_in_the_turns_of_its_caller() -> None:
+    """The account that made the call is whose fairness the execution uses up."""
+    handler, executor = serving()
+    await handler(make_call(0, encode_request(SNIPPET)))
+    assert executor.requests[0].caller == make_call(0).caller.hex()
 
 
 async def test_execute_does_not_repeat_a_missing_mechanism() -> None:

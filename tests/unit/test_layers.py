@@ -8,7 +8,7 @@ import pytest
 import structlog
 from calls import make_call
 
-from blueprint.errors import InputsInvalidError, JobTimeoutError, JournalError, RpcError
+from blueprint.errors import InputsInvalidError, JobTimeoutError, JournalError, PostponedError, RpcError
 from blueprint.job import Handler
 from blueprint.layers import RetryBudget, call_log, concurrency_limit, retry, time_limit
 from blueprint.types import JobCall
@@ -122,6 +122,15 @@ async def test_layers_retry_does_not_repeat_what_cannot_pass(error: Exception) -
     with pytest.raises(type(error)):
         await retry()(handler)(CALL)
     assert len(runs) == 1
+
+
+async def test_layers_retry_leaves_a_postponed_call_to_the_node() -> None:
+    """There is no room: that uses up no attempt and no budget, it is passed on at once."""
+    handler, runs = failing(PostponedError("full", retry_after_s=5))
+    budget = RetryBudget(capacity=1)
+    with pytest.raises(PostponedError):
+        await retry(budget=budget)(handler)(CALL)
+    assert (runs, budget.left) == ([2], 1)
 
 
 async def test_layers_retry_stops_when_its_budget_is_spent() -> None:

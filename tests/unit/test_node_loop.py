@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from blueprint.chain.listener import Listener
 from blueprint.chain.signer import Signer
 from blueprint.chain.submitter import Submitter, SubmitterPolicy
-from blueprint.errors import ConfigError, JournalError, RpcError
+from blueprint.errors import ConfigError, JournalError, PostponedError, RpcError
 from blueprint.job import Handler
 from blueprint.node import Node, NodePolicy
 from blueprint.store.journal import Journal
@@ -169,6 +169,40 @@ async def test_a_handler_that_always_fails_is_given_up(chain: FakeChain, path: P
         assert retry_call(path, key) is CallState.SEEN
         await rig.until(lambda: rig.count(CallState.DONE) == 1)
     assert chain.outputs() == {0: [b"mended"]}
+
+
+async def test_a_call_without_room_runs_later_and_is_not_given_up(chain: FakeChain, path: Path) -> None:
+    """However often a handler says that there is no room, the call stays open, and is answered in the end."""
+    tries = 0
+
+    async def busy(call: JobCall) -> bytes:
+        nonlocal tries
+        tries += 1
+        if tries <= 2 * FAST.max_attempts:
+            raise PostponedError("full", retry_after_s=0.01)
+        return b"ok"
+
+    chain.submit_job(b"x")
+    async with running(chain, path, busy) as rig:
+        await rig.until(lambda: rig.count(CallState.DONE) == 1)
+    assert (tries, chain.outputs()) == (2 * FAST.max_attempts + 1, {0: [b"ok"]})
+
+
+async def test_a_stop_does_not_wait_for_calls_without_room(chain: FakeChain, path: Path) -> None:
+    """A call that is put back while the node stops is in the journal, and the stop takes no grace for it."""
+    is_full = asyncio.Event()
+
+    async def full(call: JobCall) -> bytes:
+        await is_full.wait()
+        raise PostponedError("stopping", retry_after_s=0)
+
+    chain.submit_job(b"x")
+    async with running(chain, path, full, NodePolicy(grace_s=60, tick_s=0.05)) as rig:
+        await rig.until(lambda: rig.count(CallState.RUNNING) == 1)
+        rig.node.request_stop()
+        is_full.set()
+        await rig.until(lambda: not rig.node.health().is_running)
+        assert rig.count(CallState.SEEN) == 1
 
 
 async def test_an_output_over_the_cap_is_not_sent(chain: FakeChain, path: Path) -> None:

@@ -12,7 +12,7 @@ from sandbox.kernel.grouptree import GroupTree, find_group_tree, own_name, start
 
 V1 = {
     "memory.max_usage_in_bytes": "5000\n",
-    "memory.stat": "cache 1\ntotal_rss 300\ntotal_cache 200\n",
+    "memory.stat": "cache 1\ntotal_rss 300\ntotal_cache 200\ntotal_pgfault 90\ntotal_pgmajfault 8\n",
     "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
     "memory.limit_in_bytes": "",
     "cpuacct.usage": "2500000000\n",
@@ -25,7 +25,7 @@ V1 = {
 }
 V2 = {
     "memory.peak": "5000\n",
-    "memory.stat": "anon 300\nfile 200\n",
+    "memory.stat": "anon 300\nfile 200\npgfault 90\npgmajfault 8\n",
     "memory.events": "low 0\noom 2\noom_kill 2\n",
     "memory.max": "",
     "memory.oom.group": "",
@@ -65,6 +65,7 @@ def test_both_versions_tell_the_same_usage(version: int, tmp_path: Path) -> None
         200,
     )
     assert (usage.user_time_s, usage.system_time_s, group.cpu_time_s()) == (1.5, 1.0, 2.5)
+    assert (usage.page_faults, usage.page_faults_major) == (90, 8)
     assert (usage.oom_kills, usage.refused_tasks, usage.tasks_peak) == (2, 4, 7)
     assert group.processes() == [11, 12]
     group.close()
@@ -162,6 +163,7 @@ def test_hybrid_machine_uses_version_1(tmp_path: Path) -> None:
     assert (tree.version, tree._folders) == (
         1,
         {
+            "cpu": tmp_path / "cpu,cpuacct/tee-job-node",
             "memory": tmp_path / "memory/some/where/tee-job-node",
             "pids": tmp_path / "pids/tee-job-node",
             "cpuacct": tmp_path / "cpu,cpuacct/tee-job-node",
@@ -206,3 +208,27 @@ def test_start_time_of_nobody_is_none() -> None:
     """A process that does not exist has no start time."""
     assert start_time(999999999) is None
     assert start_time(os.getpid())
+
+
+@pytest.mark.parametrize(("version", "name", "weight"), [(1, "cpu.shares", 1024), (2, "cpu.weight", 100)])
+def test_all_sandboxes_weigh_one_task_on_each_cpu(
+    version: int, name: str, weight: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our folder gets its weight when it is made; a folder without the controller is left alone."""
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    for home in ("one", "two"):
+        (tmp_path / home).mkdir()
+        (tmp_path / home / "cgroup.subtree_control").touch()
+    make = Path.mkdir
+
+    def mkdir(path: Path, *arguments: object, **options: object) -> None:
+        """Make a folder as the kernel does: with its control files."""
+        make(path, *arguments, **options)  # type: ignore[arg-type]
+        if path.parent.name == "one":
+            (path / name).touch()
+        (path / "cgroup.subtree_control").touch()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    GroupTree(version=version, homes={"a": tmp_path / "one", "b": tmp_path / "two"}, owner="1-2").prepare()
+    assert (tmp_path / "one/tee-job-node" / name).read_text() == str(4 * weight)
+    assert not (tmp_path / "two/tee-job-node" / name).exists()

@@ -30,6 +30,8 @@ USAGE = GroupUsage(
     memory_peak_bytes=100,
     memory_anonymous_bytes=1,
     memory_file_bytes=2,
+    page_faults=70,
+    page_faults_major=20,
     user_time_s=0.5,
     system_time_s=0.25,
     oom_kills=0,
@@ -47,7 +49,7 @@ ANSWER = StageAnswer(
     processes_peak=2,
     group=USAGE,
     sample=None,
-    resources=[1, 2, 3, 4],
+    context_switches=[3, 4],
 )
 ORDER = StageOrder(name="run", argv=("/bin/x",), env={"A": "b"}, limits=Limits(), tasks_max=9)
 GUARANTEES = Guarantees(backend="slot", enforced=frozenset({"memory"}))
@@ -156,7 +158,7 @@ def test_outcome_carries_what_the_launcher_saw() -> None:
     told = outcome(ANSWER)
     assert (told.exit_code, told.signal, told.killed_for) == (0, None, LimitKind.NONE)
     assert (told.stdout.data, told.stderr.data, told.limits_hit) == (b"out", b"er", LimitKind.STDERR)
-    assert (told.usage.page_faults_minor, told.usage.context_switches_involuntary) == (1, 4)
+    assert (told.usage.page_faults_minor, told.usage.context_switches_involuntary) == (50, 4)
     assert told.guarantees.enforced == {"memory", "seccomp"}
 
 
@@ -168,14 +170,15 @@ def test_outcome_of_a_signal() -> None:
     assert LimitKind.CPU_TIME in outcome(ANSWER._replace(wait_status=int(signal.SIGXCPU))).limits_hit
 
 
-def test_outcome_of_a_kill_has_no_exit_and_no_counts() -> None:
-    """What was killed before it was reaped cannot be counted: None, not zero."""
+def test_outcome_of_a_kill_has_no_exit_and_what_could_be_counted() -> None:
+    """Where init could not report, its counts are None, not zero; what the group counted is told."""
     told = outcome(
-        ANSWER._replace(wait_status=None, killed_for="cpu", resources=None, hits=["disk", "inodes"])
+        ANSWER._replace(wait_status=None, killed_for="cpu", context_switches=None, hits=["disk", "inodes"])
     )
     assert (told.exit_code, told.signal, told.killed_for) == (None, None, LimitKind.CPU_TIME)
     assert told.limits_hit == LimitKind.CPU_TIME | LimitKind.DISK | LimitKind.INODES | LimitKind.STDERR
-    assert told.usage.page_faults_minor is None
+    assert told.usage.context_switches_voluntary is None
+    assert (told.usage.page_faults_minor, told.usage.page_faults_major) == (50, 20)
 
 
 def test_peak_of_processes_is_the_kernels_only_where_tasks_are_processes() -> None:

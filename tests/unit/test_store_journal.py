@@ -454,6 +454,27 @@ async def test_a_failed_handler_is_tried_again_later(journal: Journal, clock: Cl
     assert states == [CallState.SEEN, CallState.SEEN, CallState.CLOSED]
 
 
+async def test_a_postponed_call_uses_up_no_attempt(journal: Journal, clock: Clock) -> None:
+    """However often there was no room, a call comes again after its pause, and is never closed for that."""
+    journal.apply(step(1, call(0, 1)))
+    for _ in range(20):
+        (claimed,) = journal.claim(1)
+        journal.postpone(claimed, retry_s=3)
+        clock.now += 2
+        assert journal.claim(1) == []
+        clock.now += 1
+    (claimed,) = journal.claim(1)
+    assert journal.record_failure(claimed, "boom", retry_s=2, max_attempts=2) is CallState.SEEN
+
+
+async def test_a_call_with_other_inputs_is_not_postponed_by_its_forerunner(journal: Journal) -> None:
+    """After a fork the same number may be another call: it goes on running."""
+    journal.apply(step(1, call(0, 1)))
+    (claimed,) = journal.claim(1)
+    journal.postpone(replace(claimed, inputs_hash=Hash(b"\x99" * 32)), retry_s=3)
+    assert state(journal) is CallState.RUNNING
+
+
 async def test_a_restart_runs_again_what_was_running(tmp_path: Path, clock: Clock) -> None:
     """RUNNING becomes SEEN, READY stays READY, SENT stays SENT, and the cursor stays."""
     with open_journal(tmp_path, clock) as journal:
