@@ -8,7 +8,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
@@ -36,6 +36,7 @@ class Mirror:
 
     Args:
         registries: what can be reached.
+        of_host: says what of a kind can be reached where ``registries`` has none; called in a thread, once.
         bounds: what one session may take.
         connections: what the programs of one session may take of us.
         port: where sessions listen inside.
@@ -47,6 +48,7 @@ class Mirror:
         bounds: MirrorBounds | None = None,
         connections: ConnectionBounds | None = None,
         *,
+        of_host: Callable[[RegistryKind], Sequence[Registry]] | None = None,
         port: int = MIRROR_PORT,
     ) -> None:
         names = [registry.name for registry in registries]
@@ -55,6 +57,7 @@ class Mirror:
         self._registries = {registry.name: registry for registry in registries}
         self._bounds = bounds or MirrorBounds()
         self._connections = connections or ConnectionBounds()
+        self._of_host = of_host
         self._port = port
         self._clients: dict[str, httpx.AsyncClient] = {}
 
@@ -66,33 +69,26 @@ class Mirror:
     ) -> None:
         await self.aclose()
 
-    def registries(self, kind: RegistryKind) -> tuple[Registry, ...]:
-        """List the registries of a kind, the first preferred.
+    async def session(self, kind: RegistryKind) -> "MirrorSession":
+        """Make what one installation can reach: the registries of one kind, the first preferred.
 
         Raises:
-            RegistryConfigError: there is none; the message says how to name one.
+            RegistryConfigError: there is none, or it makes no sense; the message says how to name one.
         """
-        found = tuple(each for each in self._registries.values() if each.kind is kind)
+        found = [registry for registry in self._registries.values() if registry.kind is kind]
+        if not found and self._of_host is not None:
+            found = [*await asyncio.to_thread(self._of_host, kind)]
         if not found:
             raise RegistryConfigError(
                 f"no {kind} registry is configured; configure the tool of this host, or name one in "
                 f'blueprint.toml: [registries.{kind}] with kind = "{kind}" and url = "..."'
             )
-        return found
-
-    async def session(self, kind: RegistryKind) -> "MirrorSession":
-        """Make what one installation can reach: the registries of one kind.
-
-        Raises:
-            RegistryConfigError: there is none.
-        """
-        ready = []
-        for registry in self.registries(kind):
-            if registry.download_hosts is None:
+        for registry in found:
+            hosts = registry.download_hosts
+            if hosts is None:
                 hosts = await ask_for_download_hosts(registry, self.client(registry))
-                if hosts is not None:
-                    self._registries[registry.name] = replace(registry, download_hosts=hosts)
-            ready.append(self._registries[registry.name])
+            self._registries[registry.name] = replace(registry, download_hosts=hosts)
+        ready = [self._registries[registry.name] for registry in found]
         return MirrorSession(self, ready, self._bounds, self._connections, port=self._port)
 
     def client(self, registry: Registry) -> httpx.AsyncClient:
