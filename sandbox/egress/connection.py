@@ -130,7 +130,7 @@ async def serve_connections(
         reader, writer = await asyncio.open_connection(sock=accepted)
         try:
             await handle(HttpConnection(reader, writer, bounds))
-        except (OSError, TimeoutError, h11.RemoteProtocolError):
+        except (OSError, TimeoutError, h11.ProtocolError):
             writer.transport.abort()
         finally:
             places.release()
