@@ -14,6 +14,7 @@ __all__ = [
     "ExecutionStatus",
     "Guarantees",
     "LimitKind",
+    "NetworkContact",
     "OutputFile",
     "ProcessStats",
     "RuntimeUsed",
@@ -186,5 +187,7 @@ class ExecutionResult:
     guarantees: Guarantees
     files: Sequence[OutputFile] = ()
     lock: str = ""
+    contacts: Sequence[NetworkContact] = ()
+    """What the run contacted through its egress policy, or tried to; empty without one."""
     error_message: str = ""
     """One sentence for people; empty on success."""
