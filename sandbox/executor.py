@@ -8,9 +8,10 @@ import asyncio
 import difflib
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from sandbox.backends.backend import Backend, OnSample
+from sandbox.backends.backend import Backend, Gateway, OnSample
 from sandbox.bounds import StageBounds
 from sandbox.capacity import Capacity, measure_capacity
 from sandbox.errors import RequestError, SystemFailureError
@@ -24,6 +25,7 @@ from sandbox.result import (
     ExecutionStatus,
     Guarantees,
     LimitKind,
+    NetworkContact,
     ProcessStats,
     RuntimeUsed,
 )
@@ -32,7 +34,7 @@ from sandbox.scheduler import Claim, Scheduler
 from sandbox.tree import LanguageTree, Runtime
 from sandbox.versions import best_match
 
-__all__ = ["CodeExecutor", "Executor", "most_claimed_bytes"]
+__all__ = ["CodeExecutor", "Executor", "RunNetwork", "most_claimed_bytes"]
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 DEFAULT_MAX_WAITING = 1000
@@ -64,6 +66,17 @@ class Executor(Protocol):
         """Kill what runs, free what is held; the executor is of no use afterwards."""
 
 
+class RunNetwork(Gateway, Protocol):
+    """What one run can reach by an egress policy; it serves that run only."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables by which programs find the way out."""
+
+    @property
+    def contacts(self) -> Sequence[NetworkContact]:
+        """What was contacted, and what was refused."""
+
+
 class CodeExecutor:
     """Executes requests on this machine.
 
@@ -75,6 +88,7 @@ class CodeExecutor:
         capacity: what executions may reserve together; None for what this machine has now.
         max_concurrent: executions at once, within the capacity; None for no other bound.
         max_waiting: executions that may wait for a place.
+        networks: the operator's egress policies by name: each makes one run's way out.
         collecting: what the collection of outputs may take.
         new_id: makes sandbox names, unique on this machine.
     """
@@ -89,6 +103,7 @@ class CodeExecutor:
         capacity: Capacity | None = None,
         max_concurrent: int | None = None,
         max_waiting: int = DEFAULT_MAX_WAITING,
+        networks: Mapping[str, Callable[[], RunNetwork]] | None = None,
         collecting: CollectBounds | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
@@ -96,6 +111,7 @@ class CodeExecutor:
         self._backend = backend
         self._languages = languages
         self._bounds = bounds or StageBounds()
+        self._networks = networks or {}
         self._collecting = collecting or CollectBounds()
         self._new_id = new_id
         self._tasks: set[asyncio.Task[ExecutionResult]] = set()
@@ -117,10 +133,7 @@ class CodeExecutor:
                 "dependencies: this version does not install any; "
                 f"received {len(request.dependencies)}, leave the list empty"
             )
-        if request.network:
-            raise RequestError(
-                f"network: this node allows no egress policy, received {request.network!r}; leave it empty"
-            )
+        network = self._open_network(request.network)
         bounds = self._bounds.lowered(request)
         plan = language.plan(request, Provision(runtime=runtime, bounds=bounds))
         sandbox_id = self._new_id()
@@ -132,14 +145,27 @@ class CodeExecutor:
             bounds=bounds,
             collecting=self._collecting,
             sandbox_id=sandbox_id,
+            gateway=network,
+            environment=network.environment() if network else {},
             on_sample=on_sample,
         )
 
         async def work() -> ExecutionResult:
             async with self.scheduler.admit(_claim(request, plan, bounds)):
-                return await run_plan(around, request, plan)
+                result = await run_plan(around, request, plan)
+            return replace(result, contacts=tuple(network.contacts)) if network else result
 
         return await self._supervise(work(), used, sandbox_id)
+
+    def _open_network(self, name: str) -> RunNetwork | None:
+        """Return a run's own way out, by the policy of this name; None where none is asked for."""
+        if not name:
+            return None
+        if not self._networks:
+            raise RequestError(f"network: this node allows no egress policy, received {name[:64]!r}")
+        if name not in self._networks:
+            raise RequestError(_unknown("network", name, [*self._networks], [*self._networks]))
+        return self._networks[name]()
 
     def runtimes(self) -> Sequence[Runtime]:
         """List the trees' runtimes of the languages that this executor has."""

@@ -14,6 +14,7 @@ __all__ = [
     "ExecutionStatus",
     "Guarantees",
     "LimitKind",
+    "NetworkContact",
     "OutputFile",
     "ProcessStats",
     "RuntimeUsed",
@@ -154,6 +155,20 @@ class RuntimeUsed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkContact:
+    """One place in the network that a run has contacted through its egress policy, or tried to."""
+
+    host: str
+    """A name or an address as the program asked for it; ``(others)`` stands for all beyond a bound."""
+    port: int
+    connections: int = 0
+    refused: int = 0
+    """Attempts that the policy did not allow."""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guarantees:
     """Which limits and walls were in force, by which back end. Never claims what was not set up."""
 
@@ -179,5 +194,7 @@ class ExecutionResult:
     guarantees: Guarantees
     files: Sequence[OutputFile] = ()
     lock: str = ""
+    contacts: Sequence[NetworkContact] = ()
+    """What the run contacted through its egress policy, or tried to; empty without one."""
     error_message: str = ""
     """One sentence for people; empty on success."""

@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from sandbox.backends.backend import (
@@ -77,6 +77,8 @@ class Surroundings:
     mounts: Sequence[Mount] = ()
     gateway: Gateway | None = None
     """The run's only way out; a compiler never has one."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What the run is told of the gateway; the request's own variables win."""
     on_sample: OnSample | None = None
 
 
@@ -133,7 +135,11 @@ def _order_of(stage: Stage, request: ExecutionRequest, around: Surroundings, *, 
     return StageOrder(
         name=stage.name,
         argv=stage.argv,
-        env={**BASE_ENVIRONMENT, **stage.env, **(request.env_vars if is_run else {})},
+        env={
+            **BASE_ENVIRONMENT,
+            **stage.env,
+            **({**around.environment, **request.env_vars} if is_run else {}),
+        },
         stdin=request.stdin if is_run else b"",
         limits=limits,
         tasks_max=stage.tasks_max,
@@ -249,10 +255,12 @@ def _result(progress: _Progress, around: Surroundings) -> ExecutionResult:
 
 
 def _guarantees(outcomes: Sequence[StageOutcome]) -> Guarantees:
-    """Return what was in force in every stage."""
-    enforced = frozenset.intersection(*(outcome.guarantees.enforced for outcome in outcomes))
-    not_enforced = {key: why for outcome in outcomes for key, why in outcome.guarantees.not_enforced.items()}
-    return Guarantees(backend=outcomes[-1].guarantees.backend, enforced=enforced, not_enforced=not_enforced)
+    """Return what was in force in every stage, and each policy by which one had a way out."""
+    stages = [outcome.guarantees for outcome in outcomes]
+    enforced = frozenset.intersection(*(stage.enforced for stage in stages))
+    policies = {name for stage in stages for name in stage.enforced if name.startswith("network_policy:")}
+    not_enforced = {key: why for stage in stages for key, why in stage.not_enforced.items()}
+    return Guarantees(backend=stages[-1].backend, enforced=enforced | policies, not_enforced=not_enforced)
 
 
 def _stats(progress: _Progress) -> ProcessStats:

@@ -8,22 +8,26 @@ few hundredths of a second and bounded per process; there is no bound on their s
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from sandbox.backends.backend import BoxUsage, Mount, OnSample, StageOrder, StageOutcome
+from sandbox.backends.backend import BoxUsage, Gateway, Mount, OnSample, StageOrder, StageOutcome
 from sandbox.backends.box import BOX_ROOT_INODES, box_usage
 from sandbox.backends.bubblewrap_command import (
     BOX_PLACES,
     FIX,
     bubblewrap_argv,
+    doorway_argv,
     enter_argv,
     find_bubblewrap,
     keeper_argv,
 )
 from sandbox.backends.bubblewrap_stage import BubblewrapStage, stage_pipes
+from sandbox.backends.gateway import serve_gateway
 from sandbox.backends.layout import layout_of
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.inside.orders import Layout
@@ -73,6 +77,7 @@ class BubblewrapBackend:
                 "kernel.apparmor_restrict_unprivileged_userns=0), or run the node as root"
             )
         self.filter = compile_filter()
+        self.connecting_filter = compile_filter(may_connect=True)
         self._open: set[BubblewrapSandbox] = set()
 
     def guarantees(self) -> Guarantees:
@@ -156,15 +161,22 @@ class BubblewrapSandbox:
         """Run one stage with name spaces of its own, and wait for the death of everything in it."""
         if self._keeper is None or self._keeper.poll() is not None:
             raise SystemFailureError("bubblewrap: the keeper of the writable file system has ended")
-        if order.gateway is not None:
-            raise SandboxUnavailableError("bubblewrap: a stage with a gateway needs the slot back end")
-        keeper_pid = self._keeper.pid
-        with stage_pipes(self._layout.texts, self._backend.filter) as pipes:
+        entered = enter_argv(self._keeper.pid)
+        seccomp = self._backend.filter if order.gateway is None else self._backend.connecting_filter
+        with stage_pipes(self._layout.texts, seccomp) as pipes:
             argv = bubblewrap_argv(
                 self._backend.bwrap, order, self._layout, self._mount_point, pipes.descriptors
             )
             stage = BubblewrapStage(order, pipes, self.usage, on_sample)
-            return await stage.run([*enter_argv(keeper_pid), *argv], self._backend.guarantees())
+            if order.gateway is None:
+                return await stage.run([*entered, *argv], self._backend.guarantees())
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                door = [*entered, *doorway_argv(order.gateway.port, theirs.fileno())]
+                running = stage.run(
+                    [*door, *argv], _opened_by(order.gateway, self._backend), (theirs.fileno(),)
+                )
+                return await _with_gateway(order.gateway, ours, running)
 
     def usage(self) -> BoxUsage | None:
         """Read how full the tmpfs is."""
@@ -185,6 +197,42 @@ class BubblewrapSandbox:
         with contextlib.suppress(OSError):
             self._mount_point.rmdir()
         self._backend.forget(self)
+
+
+def _opened_by(gateway: Gateway, backend: BubblewrapBackend) -> Guarantees:
+    """Return the guarantees of a stage that has a gateway."""
+    usual = backend.guarantees()
+    return replace(usual, enforced=usual.enforced - {"network_none"} | {f"network_policy:{gateway.name}"})
+
+
+async def _with_gateway(
+    gateway: Gateway, channel: socket.socket, running: Coroutine[object, object, StageOutcome]
+) -> StageOutcome:
+    """Let a gateway serve on the socket that comes through ``channel`` while a stage runs."""
+
+    async def serve() -> None:
+        await _readable(channel.fileno())
+        _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+        if descriptors:  # none where the stage could not be started, which it says itself
+            await serve_gateway(gateway, socket.socket(fileno=descriptors[0]))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(serve())
+            outcome = await running
+            serving.cancel()
+    except BaseExceptionGroup as group_error:
+        raise group_error.exceptions[0] from None
+    return outcome
+
+
+async def _readable(descriptor: int) -> None:
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def _read_line(descriptor: int) -> bytes:

@@ -8,6 +8,7 @@ import importlib.util
 import math
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ __all__ = [
     "FIX",
     "Descriptors",
     "bubblewrap_argv",
+    "doorway_argv",
     "enter_argv",
     "find_bubblewrap",
     "keeper_argv",
@@ -33,6 +35,8 @@ CPU_GRACE_S = 2
 RESERVED_BYTES = 1024**3
 
 ENTER_OWN = ("unshare", "--user", "--map-root-user", "--mount")
+PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+DOORWAY = f"import sys; sys.path.append({PACKAGE_ROOT!r}); from sandbox.inside.doorway import main; main()"
 # The keeper lives as long as its standard input is open, which is as long as the service lives; a mount point
 # whose service was killed it removes itself.
 KEEPER = (
@@ -96,10 +100,20 @@ class Descriptors:
         return (self.info, self.block, self.seccomp, *(number for _, number in self.texts))
 
 
+def doorway_argv(port: int, channel_fd: int) -> list[str]:
+    """Return the prefix that makes a network name space with a listening socket, and hands that out.
+
+    Args:
+        port: where it listens.
+        channel_fd: the socket through which the service gets it.
+    """
+    return [sys.executable, "-I", "-S", "-B", "-c", DOORWAY, str(channel_fd), str(port)]
+
+
 def bubblewrap_argv(
     bwrap: str, order: StageOrder, layout: Layout, box: Path, descriptors: Descriptors
 ) -> list[str]:
-    """Return the command that runs one stage.
+    """Return the command that runs one stage; one with a gateway stays in the caller's network name space.
 
     Args:
         bwrap: the program.
@@ -109,6 +123,7 @@ def bubblewrap_argv(
         descriptors: what it reads and writes by number.
     """
     argv = [bwrap, "--unshare-all", "--unshare-user", "--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID)]
+    argv += ["--share-net"] if order.gateway else []
     argv += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     for source, path in layout.binds:
         argv += ["--ro-bind", source, f"/{path}"]

@@ -96,8 +96,10 @@ class BubblewrapStage:
         self._init_fd = -1
         self._captures: Sequence[Capture] = ()
 
-    async def run(self, argv: Sequence[str], guarantees: Guarantees) -> StageOutcome:
-        """Run the command to its end.
+    async def run(
+        self, argv: Sequence[str], guarantees: Guarantees, pass_fds: Sequence[int] = ()
+    ) -> StageOutcome:
+        """Run the command to its end; ``pass_fds`` are descriptors that it needs besides bubblewrap's.
 
         Raises:
             SystemFailureError: bubblewrap itself failed.
@@ -117,7 +119,7 @@ class BubblewrapStage:
                 stdout=stdout_in,
                 stderr=stderr_in,
                 env={"PATH": os.defpath},
-                pass_fds=self._pipes.descriptors.numbers(),
+                pass_fds=(*self._pipes.descriptors.numbers(), *pass_fds),
             )
         except OSError as exc:
             for descriptor in (stdin_in, stdout_out, stderr_out):

@@ -16,9 +16,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sandbox.backends.backend import BoxUsage, Gateway, Mount, OnSample, StageOrder, StageOutcome
+from sandbox.backends.backend import BoxUsage, Mount, OnSample, StageOrder, StageOutcome
 from sandbox.backends.box import box_usage, make_box
 from sandbox.backends.channel import Channel, Message
+from sandbox.backends.gateway import serve_gateway
 from sandbox.backends.layout import layout_of
 from sandbox.backends.report import outcome_of, sample_of, task_of
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
@@ -262,7 +263,7 @@ class SlotSandbox:
                 def take(event: Message) -> None:
                     if event.descriptors and order.gateway is not None:
                         listener = socket.socket(fileno=event.descriptors[0])
-                        serving.append(group.create_task(_serve(order.gateway, listener)))
+                        serving.append(group.create_task(serve_gateway(order.gateway, listener)))
                     elif on_sample is not None:
                         on_sample(sample_of(order, unpack_figures(event.fields["figures"])))
 
@@ -348,20 +349,6 @@ async def _wait_exit(launcher: subprocess.Popen[bytes]) -> None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
         launcher.wait()
-
-
-async def _serve(gateway: Gateway, listener: socket.socket) -> None:
-    """Let a gateway serve until it is cancelled.
-
-    Raises:
-        SystemFailureError: it failed.
-    """
-    with listener:
-        listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        try:
-            await gateway.serve(listener)
-        except OSError as exc:
-            raise SystemFailureError(f"the gateway {gateway.name} failed: {exc}") from exc
 
 
 def _limit(group: Group, order: StageOrder, watched_processes: int | None, *, held_bytes: int) -> None:
