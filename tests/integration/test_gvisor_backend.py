@@ -79,7 +79,8 @@ def guests_of(service_pid: int) -> dict[int, dict[str, str]]:
         with contextlib.suppress(OSError):
             lines = (path / "status").read_text().splitlines()
             # What the back end tries at its start is a guest too, but has its state elsewhere.
-            if (path / "cmdline").read_bytes().startswith(b"runsc-sandbox\0--root=/dev/shm/"):
+            name, *arguments = (path / "cmdline").read_bytes().split(b"\0")
+            if name == b"runsc-sandbox" and any(each.startswith(b"--root=/dev/shm/") for each in arguments):
                 lines.append("Guest:\tyes")
             status[int(path.name)] = {
                 name: value for name, _, value in (line.partition(":\t") for line in lines)
