@@ -179,10 +179,11 @@ class Settings(BaseSettings):
         "Node", 30.0, "Time for running calls to finish after the first SIGTERM, in seconds.", ge=0, le=3600
     )
 
-    backend: Literal["auto", "slot", "bubblewrap"] = _setting(
+    backend: Literal["auto", "slot", "bubblewrap", "gvisor"] = _setting(
         "Sandbox",
         "auto",
-        "What isolates executions: `slot` (root), `bubblewrap` (any account), `auto`: the strongest.",
+        "What isolates executions: `slot` (root), `bubblewrap` (any account), `gvisor` (root, experimental); "
+        "`auto`: `slot` as root, else `bubblewrap`.",
     )
     allow_degraded: _Names = _setting(
         "Sandbox",

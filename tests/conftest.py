@@ -43,6 +43,7 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "anvil": (lambda: ANVIL.exists() or shutil.which("anvil") is not None, "needs anvil"),
     "node": (lambda: shutil.which("npm") is not None, "needs Node.js and npm"),
     "bubblewrap": (has_bubblewrap, "needs bubblewrap"),
+    "gvisor": (lambda: shutil.which("runsc") is not None, "needs gVisor's runsc"),
 }
 
 

@@ -14,6 +14,7 @@ from blueprint.cli.session import Session
 from blueprint.settings import Settings
 from sandbox.backends.backend import Backend
 from sandbox.backends.bubblewrap import BubblewrapBackend
+from sandbox.backends.gvisor import GvisorBackend
 from sandbox.backends.slot import SlotBackend
 from sandbox.bounds import StageBounds
 from sandbox.capacity import Capacity, measure_capacity
@@ -116,6 +117,8 @@ def choose_backend(settings: Settings) -> Backend:
     backend: Backend
     if settings.backend == "slot" or (settings.backend == "auto" and os.geteuid() == 0):
         backend = SlotBackend()
+    elif settings.backend == "gvisor":
+        backend = GvisorBackend()
     else:
         backend = BubblewrapBackend()
     missing = backend.guarantees().not_enforced
@@ -125,7 +128,7 @@ def choose_backend(settings: Settings) -> Backend:
             reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
             raise SandboxUnavailableError(
                 f"back end {backend.name} cannot enforce {reasons}. "
-                f"Run as root, or accept it: --allow-degraded {','.join(sorted(missing))}"
+                f"Use the back end slot as root, or accept it: --allow-degraded {','.join(sorted(missing))}"
             )
     return backend
 

@@ -29,6 +29,7 @@ from sandbox.backends.bubblewrap_command import (
 from sandbox.backends.bubblewrap_stage import BubblewrapStage, stage_pipes
 from sandbox.backends.gateway import serve_gateway
 from sandbox.backends.layout import layout_of
+from sandbox.backends.streams import read_line
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.inside.orders import Layout
 from sandbox.kernel.seccomp import compile_filter
@@ -142,7 +143,7 @@ class BubblewrapSandbox:
             start_new_session=True,
         )
         assert self._keeper.stdout is not None
-        said = await _read_line(self._keeper.stdout.fileno())
+        said = await read_line(self._keeper.stdout.fileno(), timeout_s=START_TIMEOUT_S)
         if said.strip() != b"ready":
             raise SandboxUnavailableError(
                 "bubblewrap: a tmpfs cannot be mounted in a user name space: "
@@ -233,26 +234,3 @@ async def _readable(descriptor: int) -> None:
         await readable.wait()
     finally:
         loop.remove_reader(descriptor)
-
-
-async def _read_line(descriptor: int) -> bytes:
-    """Read the keeper's first line, or what it says before it ends."""
-    loop, said = asyncio.get_running_loop(), bytearray()
-    os.set_blocking(descriptor, False)
-    readable = asyncio.Event()
-    loop.add_reader(descriptor, readable.set)
-    try:
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while not said.endswith(b"\n"):
-                await readable.wait()
-                readable.clear()
-                with contextlib.suppress(BlockingIOError):
-                    chunk = os.read(descriptor, 4096)
-                    if not chunk:
-                        break
-                    said += chunk
-    except TimeoutError as exc:
-        raise SystemFailureError("bubblewrap: the keeper did not answer in time") from exc
-    finally:
-        loop.remove_reader(descriptor)
-    return bytes(said)

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from sandbox.backends.backend import BoxUsage, OnSample, StageOrder, StageOutcome, StageUsage
 from sandbox.backends.bubblewrap_command import Descriptors
 from sandbox.backends.bubblewrap_watch import Look, look_at
+from sandbox.backends.streams import Feeder, captured, following, uninterrupted
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.inside.capture import Capture
-from sandbox.result import CapturedStream, Guarantees, LimitKind, StageSample
+from sandbox.result import Guarantees, LimitKind, StageSample
 
 __all__ = ["BubblewrapStage", "StagePipes", "stage_pipes"]
 
@@ -130,7 +131,7 @@ class BubblewrapStage:
                 os.close(descriptor)
         began_s = time.monotonic()
         try:
-            with _following(_Feeder(stdin_in, self._order.stdin), (stdout, stderr)):
+            with following(Feeder(stdin_in, self._order.stdin), (stdout, stderr)):
                 status, used = await self._wait(child)
         finally:
             stdout.drain()
@@ -147,7 +148,7 @@ class BubblewrapStage:
             await self._watch(ended)
         finally:
             self._kill(child_fd)
-            await _uninterrupted(ended)
+            await uninterrupted(ended)
             loop.remove_reader(child_fd)
             os.close(child_fd)
             _, status, used = os.wait4(child.pid, 0)  # noqa: ASYNC222 - it has ended
@@ -250,7 +251,7 @@ class BubblewrapStage:
             return
         loop, dead = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._init_fd, dead.set)
-        await _uninterrupted(dead)
+        await uninterrupted(dead)
         loop.remove_reader(self._init_fd)
         os.close(self._init_fd)
         self._init_fd = -1
@@ -276,8 +277,8 @@ class BubblewrapStage:
             signal=signal_number,
             killed_for=self._killed_for,
             limits_hit=self._killed_for | self._hits_of(signal_number, stdout, stderr),
-            stdout=_captured(stdout),
-            stderr=_captured(stderr),
+            stdout=captured(stdout),
+            stderr=captured(stderr),
             usage=StageUsage(
                 wall_time_s=wall_time_s,
                 user_time_s=max(used.ru_utime, self._peak.user_time_s),
@@ -305,56 +306,6 @@ class BubblewrapStage:
         return hits
 
 
-class _Feeder:
-    """Writes standard input as fast as the program reads it, then closes the pipe."""
-
-    def __init__(self, descriptor: int, data: bytes) -> None:
-        self.descriptor = descriptor
-        self._data = memoryview(data)
-
-    def write_some(self) -> None:
-        """Write what the pipe takes; close it when all is written or nobody reads any more."""
-        try:
-            if self._data:
-                self._data = self._data[os.write(self.descriptor, self._data) :]
-        except BlockingIOError:
-            return
-        except BrokenPipeError:
-            self._data = memoryview(b"")
-        if not self._data:
-            self.close()
-
-    def close(self) -> None:
-        """Close the pipe. Safe to call twice."""
-        if self.descriptor >= 0:
-            asyncio.get_running_loop().remove_writer(self.descriptor)
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-
-@contextlib.contextmanager
-def _following(feeder: _Feeder, captures: Sequence[Capture]) -> Iterator[None]:
-    """Feed and capture from the event loop while the block runs."""
-    loop = asyncio.get_running_loop()
-
-    def read(capture: Capture) -> None:
-        descriptor = capture.descriptor
-        capture.read_some()
-        if not capture.is_open:
-            loop.remove_reader(descriptor)
-
-    loop.add_writer(feeder.descriptor, feeder.write_some)
-    for capture in captures:
-        loop.add_reader(capture.descriptor, read, capture)
-    try:
-        yield
-    finally:
-        feeder.close()
-        for capture in captures:
-            if capture.is_open:
-                loop.remove_reader(capture.descriptor)
-
-
 def _ending(status: int, *, is_killed: bool) -> tuple[int | None, int | None]:
     """Read bubblewrap's exit code; a program that exits with 129 to 192 itself looks like a killed one."""
     if is_killed:
@@ -366,24 +317,8 @@ def _ending(status: int, *, is_killed: bool) -> tuple[int | None, int | None]:
     return status, None
 
 
-def _captured(capture: Capture) -> CapturedStream:
-    return CapturedStream(data=bytes(capture.data), size_bytes=capture.size_bytes, sha256=capture.sha256)
-
-
 def _memory_file(content: bytes) -> int:
     descriptor = os.memfd_create("sandbox", os.MFD_CLOEXEC)
     os.write(descriptor, content)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
-
-
-async def _uninterrupted(event: asyncio.Event) -> None:
-    """Wait for the death of something that was killed, a cancellation notwithstanding."""
-    cancelled: asyncio.CancelledError | None = None
-    while not event.is_set():
-        try:
-            await event.wait()
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled is not None:
-        raise cancelled

@@ -22,6 +22,7 @@ from sandbox.backends.channel import Channel, Message
 from sandbox.backends.gateway import serve_gateway
 from sandbox.backends.layout import layout_of
 from sandbox.backends.report import outcome_of, sample_of, task_of
+from sandbox.backends.usernumbers import UID_BASE, UID_COUNT, UserNumbers
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.inside.init import WALLS
 from sandbox.inside.launcher import Launcher
@@ -41,8 +42,6 @@ PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 START = (
     f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from {Launcher.__module__} import main; main()"
 )
-UID_BASE = 700_000_000
-UID_COUNT = 1_000_000
 END_TIMEOUT_S = 10.0
 REMOVE_TIMEOUT_S = 10.0
 REMOVE_TICK_S = 0.005
@@ -72,11 +71,7 @@ class SlotBackend:
             raise SandboxUnavailableError("the slot back end needs root; run as root or use bubblewrap")
         self.groups = groups or find_group_tree()
         self.groups.prepare()
-        self._uid_base = uid_base
-        self._uid_count = uid_count
-        # Two services on one machine start at different places of the range.
-        self._next_uids = itertools.count(os.getpid() * 64)
-        self._used_uids: set[int] = set()
+        self._numbers = UserNumbers(base=uid_base, count=uid_count)
         self._open: set[SlotSandbox] = set()
         self._removals: set[str] = set()
 
@@ -93,11 +88,11 @@ class SlotBackend:
             SandboxUnavailableError: the kernel refuses a mount.
             SystemFailureError: the launcher does not start.
         """
-        uid = self._take_uid()
+        uid = self._numbers.take()
         try:
             files_fd = make_box(limits, uid)
         except OSError as exc:
-            self._used_uids.discard(uid)
+            self._numbers.give_back(uid)
             if exc.errno in OUR_SHORTAGES:
                 raise SystemFailureError(f"a tmpfs cannot be made now: {exc}") from exc
             raise SandboxUnavailableError(
@@ -121,17 +116,7 @@ class SlotBackend:
     def forget(self, sandbox: "SlotSandbox") -> None:
         """Take back what a destroyed sandbox held."""
         self._open.discard(sandbox)
-        self._used_uids.discard(sandbox.owner_uid)
-
-    def _take_uid(self) -> int:
-        """Take the first of two numbers."""
-        pairs = self._uid_count // 2
-        for number in itertools.islice(self._next_uids, pairs):
-            uid = self._uid_base + 2 * (number % pairs)
-            if uid not in self._used_uids:
-                self._used_uids.add(uid)
-                return uid
-        raise SystemFailureError(f"all {self._uid_count} user numbers for sandboxes are in use")
+        self._numbers.give_back(sandbox.owner_uid)
 
 
 class SlotSandbox:

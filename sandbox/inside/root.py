@@ -22,7 +22,7 @@ from sandbox.kernel.mounts import (
 )
 from sandbox.kernel.syscalls import CLONE_NEWNS, unshare
 
-__all__ = ["BOX_FOLDERS", "build_root", "mount_proc", "write_text"]
+__all__ = ["BOX_FOLDERS", "build_root", "lay_out", "mount_proc", "write_text"]
 
 BOX_FOLDERS = {"work": "work", "tmp": "tmp", "shm": "dev/shm"}
 """Folder of the writable file system to where it shows inside."""
@@ -68,6 +68,21 @@ def build_root(layout: Layout, box_fd: int) -> None:
     attach(root_fd, "/")
     os.fchdir(root_fd)
     _attach_devices(devices)
+    lay_out(layout, trees)
+    os.mkdir("proc")
+    _attach_box(box_fd)
+    restrict(root_fd, read_only=True, recursive=False)
+    enter_root(root_fd)
+    os.close(root_fd)
+
+
+def lay_out(layout: Layout, trees: Sequence[tuple[int, str]]) -> None:
+    """Attach the parts of the tree below the working directory, read-only, and make links and small files.
+
+    Args:
+        layout: names the links and the files.
+        trees: the layout's binds as detached mounts, with their paths inside.
+    """
     for descriptor, target in trees:
         restrict(descriptor, read_only=True)
         _attach_at(descriptor, target)
@@ -80,11 +95,6 @@ def build_root(layout: Layout, box_fd: int) -> None:
         else:
             _make_parents(path)
             _write(path, text)
-    os.mkdir("proc")
-    _attach_box(box_fd)
-    restrict(root_fd, read_only=True, recursive=False)
-    enter_root(root_fd)
-    os.close(root_fd)
 
 
 def _attach_devices(devices: Sequence[tuple[int, str]]) -> None:
