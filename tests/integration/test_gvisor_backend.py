@@ -23,7 +23,6 @@ from sandbox.languages import LANGUAGES
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionResult, ExecutionStatus, LimitKind
 from sandbox.rootfs import find_tree
-from sandbox.rootfs.verify import SAMPLES
 from sandbox.tree import LanguageTree
 from tests.conftest import PROJECT, state_dir
 from tests.support.sandboxes import MIB, SMALL, Leftovers, groups_of, host_python, python_request
@@ -328,7 +327,7 @@ def test_service_killed_in_the_middle_leaves_nothing() -> None:
 async def test_every_language_of_the_tree_runs(language: str) -> None:
     """All eight languages of the built tree run on a guest kernel."""
     word = secrets.token_hex(8)
-    file = SourceFile(path=LANGUAGES[language].default_file, content=SAMPLES[language].encode())
+    file = SourceFile(path=LANGUAGES[language].default_file, content=LANGUAGES[language].sample.encode())
     request = ExecutionRequest(language=language, files=[file], stdin=f"{word}\n".encode())
     result = await execute(request, Limits(wall_time_s=120.0), find_tree(state_dir()))
     assert (result.status, result.stdout.data.decode().strip(), result.stderr.data) == (

