@@ -32,7 +32,9 @@ LATER_FLAGS = {"overlay2": "none", "directfs": "false", "host-uds": "none"}
 # Each program that a stage is started by is run by the one before: the first dies with the service, the third
 # has a process name space of its own and takes every process in it along.
 LEASH = ("setpriv", "--pdeathsig", "KILL")
-APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
+# SECURITY: the guest kernel is controlled through a socket with an abstract name, which everybody in the same
+# network name space can call (test_sandboxes_run_side_by_side).
+APART = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
 # The shell's own number is 0 to the kernel; what it then executes is in the groups.
 JOIN = (
     'count=$1; shift; while [ "$count" -gt 0 ]; do echo 0 >"$1" || exit 125; shift; '

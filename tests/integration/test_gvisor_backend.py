@@ -112,6 +112,24 @@ async def test_program_runs_and_is_reported() -> None:
     assert (result.stdout.data, result.stderr.data) == (b"in ['x y'] b\n", b"e\n")
 
 
+async def test_sandboxes_run_side_by_side() -> None:
+    """Several at once do not meet, and no socket by which a guest is controlled shows on the machine."""
+    before = Leftovers.look(UIDS)
+    executor = CodeExecutor([host_python()], backend(), bounds=StageBounds(run=SMALL), max_concurrent=4)
+    code = "import time; print(input(), flush=True); time.sleep(1)"
+    requests = [python_request(code, stdin=f"{number}\n".encode()) for number in range(4)]
+    tasks = [asyncio.create_task(executor.execute(request)) for request in requests]
+    try:
+        await until(lambda: len(guests_of(os.getpid())) == 4)
+        sockets = await asyncio.to_thread(Path("/proc/net/unix").read_text)
+        results = await asyncio.gather(*tasks)
+    finally:
+        await executor.aclose()
+    assert [result.stdout.data for result in results] == [b"0\n", b"1\n", b"2\n", b"3\n"]
+    assert "runsc" not in sockets
+    assert Leftovers.look(UIDS) == before
+
+
 async def test_program_meets_a_kernel_of_its_own() -> None:
     """What the program sees as its kernel is not the machine's, and has none of its processes."""
     code = "import os; print(os.uname().release, sorted(p for p in os.listdir('/proc') if p.isdigit()))"
