@@ -1,186 +1,211 @@
-"""Each language's hello through the sandbox, against the same program run bare in the same tree.
+"""Each language through the sandbox, beside the same program bare, under bubblewrap and under nsjail.
 
-    python -m bench.sandbox [--runs N] [--languages a,b] [--json] [--backend slot|bubblewrap]
+    python -m bench.sandbox [--quick] [--runs N] [--languages a,b] [--backend slot|bubblewrap|gvisor] [--json]
 
-"Bare" is the same commands in the same tree, in a chroot without name spaces, groups, filters or quota.
-Both sides run strictly in turns, so that a noisy machine disturbs both alike. Needs root and a built tree.
+Sides run strictly in turns, so that a noisy machine disturbs all alike. Needs root and a built tree.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from sandbox.backends.backend import Backend
-from sandbox.backends.bubblewrap import BubblewrapBackend
-from sandbox.backends.slot import SlotBackend
-from sandbox.executor import CodeExecutor
-from sandbox.languages import LANGUAGES, Plan
-from sandbox.request import ExecutionRequest, Limits, SourceFile
-from sandbox.result import ExecutionStatus
+from bench.machine import MIB, describe, held_bytes, run_apart, scratch_folder, table
+from bench.sandbox.sides import BACKENDS, Boxed, Program, Side, bare, bubblewrap, nsjail, program
+from bench.sandbox.sleepers import SLEEPERS
+from sandbox.languages import LANGUAGES
 from sandbox.rootfs import find_tree
 from sandbox.tree import LanguageTree, Runtime
 
-CHROOT = shutil.which("chroot") or "/usr/sbin/chroot"
 WORD = b"0123456789abcdef\n"
 EXPECTED = b"FEDCBA9876543210\n"
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
+LEVELS = (1, 2, 4, 8, 16)
+QUICK_LEVELS = (1, 4)
+QUICK_LANGUAGES = "python,javascript"
+WINDOW_S = 1.0
+"""A level of throughput lasts that long, and at least until each of those at once has had a request done."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
-    """The medians of one language, in milliseconds."""
+    """What was measured of one language. What the time was too short for is absent."""
 
     language: str
     version: str
-    compile_bare_ms: float
-    run_bare_ms: float
-    compile_sandbox_ms: float
-    run_sandbox_ms: float
-    total_bare_ms: float
-    total_sandbox_ms: float
-
-    @property
-    def overhead_ms(self) -> float:
-        """What the sandbox adds to the whole."""
-        return self.total_sandbox_ms - self.total_bare_ms
+    cold_ms: float = 0.0
+    """First request of a back end that was just made."""
+    warm_ms: dict[str, float] = field(default_factory=dict)
+    """Side to the median of the same request again."""
+    waiting_mib: dict[str, float] = field(default_factory=dict)
+    """Side to the memory that one waiting request holds."""
+    per_s: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Side to requests a second by how many are at once."""
 
 
-class Bare:
-    """Runs plans in a chroot of the tree. Mounts stand in a name space of this process's own."""
+class Bench:
+    """Measures one language after the other within a budget of time."""
 
-    def __init__(self, tree: LanguageTree) -> None:
-        self.root = tree.path
-        self.work = Path(tempfile.mkdtemp(prefix="bench-"))
-        for folder in ("work", "tmp"):
-            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", self.root / folder], check=True)
-        subprocess.run(["mount", "-t", "proc", "proc", self.root / "proc"], check=True)
-        subprocess.run(["mount", "--rbind", "/dev", self.root / "dev"], check=True)
+    def __init__(self, tree: LanguageTree, options: argparse.Namespace, scratch: Path) -> None:
+        self._tree = tree
+        self._options = options
+        self._ends_s = time.monotonic() + options.budget_s
+        self._boxed = Boxed(tree, options.backend)
+        outside = [bare(tree, scratch), bubblewrap(tree, scratch), nsjail(tree, scratch)]
+        self.sides: list[Side] = [*(each for each in outside if each is not None), self._boxed]
 
-    def run(self, request: ExecutionRequest, plan: Plan) -> dict[str, float]:
-        """Run every stage and return the milliseconds of each and of the whole."""
-        subprocess.run(["find", self.root / "work", "-mindepth", "1", "-delete"], check=True)
-        began, times, printed = time.perf_counter(), {"compile": 0.0}, b""
-        for file in (*request.files, *plan.files):
-            place = self.root / "work" / file.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(file.content)
-        for stage in plan.stages:
-            started = time.perf_counter()
-            done = subprocess.run(
-                [CHROOT, self.root, "/usr/bin/env", "--chdir=/work", *stage.argv],
-                env=ENVIRONMENT | dict(stage.env),
-                input=request.stdin,
-                capture_output=True,
-                check=True,
-            )
-            times[stage.name] = (time.perf_counter() - started) * 1000
-            printed = done.stdout
-        assert printed == EXPECTED, printed
-        return times | {"total": (time.perf_counter() - began) * 1000}
+    async def measure(self, runtimes: Sequence[Runtime]) -> list[Row]:
+        """Measure time and memory of every language, then throughput as far as the budget goes."""
+        rows = [Row(LANGUAGES[each.language].title, each.version) for each in runtimes]
+        samples = [
+            program(each, LANGUAGES[each.language].sample, stdin=WORD, expected=EXPECTED) for each in runtimes
+        ]
+        for row, sample, runtime in zip(rows, samples, runtimes, strict=True):
+            await self._latencies(row, sample)
+            await self._memory(row, program(runtime, SLEEPERS[runtime.language]))
+        for level in self._options.levels:
+            for row, sample in zip(rows, samples, strict=True):
+                for side in self.sides:
+                    if time.monotonic() < self._ends_s:
+                        row.per_s.setdefault(side.name, {})[level] = await _per_s(side, sample, level)
+        return rows
+
+    async def aclose(self) -> None:
+        """Close the sandbox."""
+        await self._boxed.aclose()
+
+    async def _latencies(self, row: Row, sample: Program) -> None:
+        runs = self._options.runs
+        times: dict[str, list[float]] = {side.name: [] for side in self.sides}
+        for _ in range(runs + 1):  # the first of each side warms the page cache
+            for side in self.sides:
+                times[side.name].append(await _timed(side, sample))
+        row.warm_ms = {name: round(statistics.median(each[1:]), 1) for name, each in times.items()}
+        row.cold_ms = round(statistics.median([await self._cold(sample) for _ in range(min(runs, 3))]), 1)
+
+    async def _cold(self, sample: Program) -> float:
+        began = time.perf_counter()
+        fresh = Boxed(self._tree, self._options.backend)
+        try:
+            await fresh.run(sample)
+            return (time.perf_counter() - began) * 1000
+        finally:
+            await fresh.aclose()
+
+    async def _memory(self, row: Row, sleeper: Program) -> None:
+        for side in self.sides:
+            before = held_bytes()
+            async with side.sleeping(sleeper):
+                row.waiting_mib[side.name] = round((held_bytes() - before) / MIB, 1)
 
 
-async def boxed(executor: CodeExecutor, request: ExecutionRequest) -> dict[str, float]:
-    """Run one request in the sandbox and return the milliseconds of each stage and of the whole."""
+async def _timed(side: Side, sample: Program) -> float:
     began = time.perf_counter()
-    result = await executor.execute(request)
-    total = (time.perf_counter() - began) * 1000
-    assert result.status is ExecutionStatus.SUCCESS, result
-    assert result.stdout.data == EXPECTED, result.stdout
-    times = {stage.name: stage.wall_time_s * 1000 for stage in result.process_stats.stages}
-    return {"compile": 0.0} | times | {"total": total}
+    await side.run(sample)
+    return (time.perf_counter() - began) * 1000
 
 
-async def measure(runtime: Runtime, executor: CodeExecutor, bare: Bare, runs: int) -> Row:
-    """Measure one language; one run of each side warms the page cache and is not counted."""
-    language = LANGUAGES[runtime.language]
-    source = SourceFile(path=language.default_file, content=language.sample.encode())
-    request = ExecutionRequest(language=language.name, files=[source], stdin=WORD, limits=Limits())
-    plan = language.plan(request, runtime)
-    sides: dict[str, list[dict[str, float]]] = {"bare": [], "boxed": []}
-    for _ in range(runs + 1):
-        sides["bare"].append(bare.run(request, plan))
-        sides["boxed"].append(await boxed(executor, request))
+async def _per_s(side: Side, sample: Program, level: int) -> float:
+    """Keep ``level`` requests going for a while and return how many were done a second."""
+    began, done = time.monotonic(), 0
 
-    def median(side: str, part: str) -> float:
-        return round(statistics.median(times[part] for times in sides[side][1:]), 1)
+    async def work() -> None:
+        nonlocal done
+        while True:
+            await side.run(sample)
+            done += 1
+            if time.monotonic() - began >= WINDOW_S:
+                return
 
-    return Row(
-        language=language.title,
-        version=runtime.version,
-        compile_bare_ms=median("bare", "compile"),
-        run_bare_ms=median("bare", "run"),
-        compile_sandbox_ms=median("boxed", "compile"),
-        run_sandbox_ms=median("boxed", "run"),
-        total_bare_ms=median("bare", "total"),
-        total_sandbox_ms=median("boxed", "total"),
-    )
+    async with asyncio.TaskGroup() as group:
+        for _ in range(level):
+            group.create_task(work())
+    return round(done / (time.monotonic() - began), 2)
 
 
-async def bench(options: argparse.Namespace) -> list[Row]:
-    """Measure every language that was asked for."""
+def show(rows: Sequence[Row], sides: Sequence[str], levels: Sequence[int]) -> None:
+    """Print three tables: time, memory, throughput."""
+    boxed, base = sides[-1], sides[0]
+    print("\nOne request after the other, milliseconds (medians):\n")
+    head = ["language", "version", *sides[:-1], f"{boxed} cold", f"{boxed} warm", f"warm / {base}", "added"]
+    lines = []
+    for row in rows:
+        warm, plain = row.warm_ms[boxed], row.warm_ms[base]
+        figures = [*(row.warm_ms[side] for side in sides[:-1]), row.cold_ms, warm]
+        cells = [f"{figure:.1f}" for figure in figures]
+        lines.append([row.language, row.version, *cells, f"{warm / plain:.2f}", f"{warm - plain:.1f}"])
+    print(table(head, lines, left=2))
+    print("\nMemory that one waiting request holds, MiB (all its processes, shared pages in proportion):\n")
+    lines = [[row.language, *(f"{row.waiting_mib[side]:.1f}" for side in sides)] for row in rows]
+    print(table(["language", *sides], lines, left=1))
+    print("\nRequests a second by how many are at once (a dash: the time was over):\n")
+    lines = []
+    for row in rows:
+        for side in sides:
+            found = row.per_s.get(side, {})
+            cells = [f"{found[level]:.1f}" if level in found else "-" for level in levels]
+            lines.append([row.language, side, *cells])
+    print(table(["language", "side", *map(str, levels)], lines, left=2))
+
+
+async def bench(options: argparse.Namespace) -> None:
+    """Measure and print."""
     tree = find_tree(options.state_dir)
     if tree is None:
         sys.exit("no language tree: build it with: blueprint runtimes build")
-    backend: Backend = SlotBackend() if options.backend == "slot" else BubblewrapBackend()
-    executor = CodeExecutor([tree], backend, max_concurrent=1)
     wanted = options.languages.split(",") if options.languages else list(LANGUAGES)
-    bare = Bare(tree)
-    try:
-        return [
-            await measure(runtime, executor, bare, options.runs)
-            for runtime in tree.runtimes
-            if runtime.language in wanted
-        ]
-    finally:
-        await executor.aclose()
+    runtimes = [each for each in tree.runtimes if each.language in wanted]
+    if missing := set(wanted) - {each.language for each in runtimes}:
+        sys.exit(f"not in the language tree: {', '.join(sorted(missing))}")
+    machine, began = describe(), time.monotonic()
+    with scratch_folder() as scratch:
+        run = Bench(tree, options, scratch)
+        try:
+            rows = await run.measure(runtimes)
+        finally:
+            await run.aclose()
+    took_s = time.monotonic() - began
+    sides = [side.name for side in run.sides]
+    if options.json:
+        facts = {"machine": machine, "took_s": round(took_s), "sides": sides}
+        print(json.dumps(facts | {"rows": [asdict(row) for row in rows]}, indent=2))
+        return
+    print(f"Measured on {machine}, in {took_s:.0f} s (load average {os.getloadavg()[0]:.1f} at the end).")
+    show(rows, sides, options.levels)
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
+def parse() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=9, help="counted runs of each side (default 9)")
+    parser.add_argument("--quick", action="store_true", help="two languages, one run, less than a minute")
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each side (default 5)")
     parser.add_argument("--languages", default="", help="comma-separated; all by default")
-    parser.add_argument("--backend", choices=("slot", "bubblewrap"), default="slot")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--backend", choices=tuple(BACKENDS), default="slot")
+    parser.add_argument("--budget-s", type=float, default=480, help="no new level starts later (default 480)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/tee-job-node"))
     options = parser.parse_args()
+    options.levels = QUICK_LEVELS if options.quick else LEVELS
+    if options.quick:
+        options.runs, options.budget_s = 1, min(options.budget_s, 40)
+        options.languages = options.languages or QUICK_LANGUAGES
+    return options
+
+
+def main() -> None:
+    """Run apart: the mounts of the other sides stand in a name space of their own and end with it."""
+    options = parse()
     if os.geteuid() != 0:
-        sys.exit("the bare side needs root for its chroot")
-    if "BENCH_APART" not in os.environ:
-        # The mounts of the bare side stand in a name space of their own and end with it.
-        command = [
-            "unshare",
-            "--mount",
-            "--propagation",
-            "private",
-            sys.executable,
-            "-m",
-            "bench.sandbox",
-            *sys.argv[1:],
-        ]
-        sys.exit(subprocess.run(command, env=os.environ | {"BENCH_APART": "1"}, check=False).returncode)
-    rows = asyncio.run(bench(options))
-    if options.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-        return
-    columns = ("compile bare", "run bare", "compile boxed", "run boxed", "all bare", "all boxed", "added")
-    print(f"| language | version | {' | '.join(columns)} |")
-    print(f"|---|---|{'---:|' * len(columns)}")
-    for row in rows:
-        figures = (row.compile_bare_ms, row.run_bare_ms, row.compile_sandbox_ms, row.run_sandbox_ms)
-        figures += (row.total_bare_ms, row.total_sandbox_ms, row.overhead_ms)
-        print(f"| {row.language} | {row.version} | {' | '.join(f'{figure:.1f}' for figure in figures)} |")
+        sys.exit("the other sides need root for their roots")
+    run_apart("bench.sandbox")
+    asyncio.run(bench(options))
 
 
 if __name__ == "__main__":

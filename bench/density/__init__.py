@@ -1,0 +1,1 @@
+"""How many sleeping sandboxes a machine holds."""
