@@ -32,7 +32,7 @@ class Row:
     side: str
     held: int
     stopped_by: str
-    """``count`` or ``memory``."""
+    """``count``, ``memory``, or ``time``."""
     start_ms: float
     """From the first start to the last program being up, for each, ``AT_ONCE`` at a time."""
     end_ms: float
@@ -43,7 +43,7 @@ class Row:
     """What the machine has less available, for each; whatever else runs on it disturbs this."""
 
 
-async def hold(side: Side, what: Program, *, count: int, reserve_bytes: int) -> Row:
+async def hold(side: Side, what: Program, *, count: int, reserve_bytes: int, for_s: float) -> Row:
     """Start programs until a bound is reached, look, and end them."""
     available, stopped_by, held = available_bytes(), "count", 0
     began = time.monotonic()
@@ -51,6 +51,9 @@ async def hold(side: Side, what: Program, *, count: int, reserve_bytes: int) -> 
         while held < count:
             if available_bytes() < reserve_bytes:
                 stopped_by = "memory"
+                break
+            if time.monotonic() - began > for_s:
+                stopped_by = "time"
                 break
             some = [side.sleeping(what) for _ in range(min(AT_ONCE, count - held))]
             await asyncio.gather(*(stack.enter_async_context(each) for each in some))
@@ -80,10 +83,10 @@ async def bench(options: argparse.Namespace) -> None:
     with scratch_folder() as scratch:
         boxed = Boxed(tree, options.backend)
         try:
-            for side in (bare(tree, scratch), bubblewrap(tree, scratch), nsjail(tree, scratch), boxed):
-                if side is not None:
-                    reserve_bytes = options.reserve_mib * MIB
-                    rows.append(await hold(side, what, count=options.count, reserve_bytes=reserve_bytes))
+            outside = [bare(tree, scratch), bubblewrap(tree, scratch), nsjail(tree, scratch)]
+            sides: list[Side] = [*(each for each in outside if each is not None), boxed]
+            bounds = {"reserve_bytes": options.reserve_mib * MIB, "for_s": options.budget_s / len(sides)}
+            rows += [await hold(side, what, count=options.count, **bounds) for side in sides]
         finally:
             await boxed.aclose()
     if options.json:
@@ -119,12 +122,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="at most 20, less than a minute")
     parser.add_argument("--count", type=int, default=200, help="most at once (default 200)")
     parser.add_argument("--reserve-mib", type=int, default=2048, help="memory to leave free (default 2048)")
+    parser.add_argument("--budget-s", type=float, default=400, help="for starting on all sides (default 400)")
     parser.add_argument("--backend", choices=tuple(BACKENDS), default="slot")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/tee-job-node"))
     options = parser.parse_args()
     if options.quick:
-        options.count = min(options.count, 20)
+        options.count, options.budget_s = min(options.count, 20), min(options.budget_s, 40)
     if os.geteuid() != 0:
         sys.exit("the other sides need root for their roots")
     run_apart("bench.density")
