@@ -3,6 +3,7 @@
 Invariant: a `Settings` that exists is complete and consistent; it never changes.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +18,7 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from blueprint.settings_network import EgressSetting, RegistrySetting
 from blueprint.types import Address
 
 __all__ = ["ENV_PREFIX", "Settings", "parse_address", "setting_group"]
@@ -55,6 +57,11 @@ def _listed(value: object) -> object:
     return value
 
 
+def _table(value: object) -> object:
+    """Read JSON, as the environment brings it; TOML brings real tables."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 def _end_point(value: object) -> object:
     if isinstance(value, str) and not (
         re.match(r"(wss?|https?)://[^/\s]+|ipc:///.", value) or value.endswith(".ipc")
@@ -71,6 +78,8 @@ def _setting(group: str, default: Any, description: str, **bounds: Any) -> Any:
 
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 _Numbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**64)], ...], NoDecode, BeforeValidator(_listed)]
+_Policies = Annotated[dict[str, EgressSetting], NoDecode, BeforeValidator(_table)]
+_Registries = Annotated[dict[str, RegistrySetting], NoDecode, BeforeValidator(_table)]
 _AddressValue = Annotated[bytes, BeforeValidator(_address)]
 
 
@@ -245,6 +254,18 @@ class Settings(BaseSettings):
         "Most wall-clock time of all stages of one execution together, in seconds.",
         gt=0,
         le=7200,
+    )
+
+    egress: _Policies = _setting(
+        "Network",
+        {},
+        "Egress policies by name: tables `[egress.NAME]` in blueprint.toml, or JSON; empty allows none.",
+    )
+    registries: _Registries = _setting(
+        "Network",
+        {},
+        "Package registries by name: tables `[registries.NAME]` in blueprint.toml, or JSON; "
+        "of a kind that has none here, those of this host's own tools.",
     )
 
     http_host: str = _setting("HTTP", "127.0.0.1", "Address that the HTTP server listens on.", min_length=1)

@@ -116,8 +116,10 @@ def _explain(error: ErrorDetails, merged: Mapping[str, object], origins: Mapping
         spelled = "--" + name.replace("_", "-")
     elif not origin.endswith(".toml"):
         spelled = ENV_PREFIX + name.upper()
+    spelled += "".join(f".{part}" for part in error["loc"][1:] if isinstance(part, str))
     value = merged.get(name)
     field = Settings.model_fields.get(name)
-    is_secret = field is None or "Secret" in str(field.annotation)
+    # A table may hold secrets anywhere.
+    is_secret = field is None or "Secret" in str(field.annotation) or "dict[" in str(field.annotation)
     shown = "" if is_secret else f", received {str(value)[:80]!r}"
     return f"{spelled} (from {origin}): {expected}{shown}"

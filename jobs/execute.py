@@ -104,6 +104,8 @@ def to_execution_request(request: ExecuteRequest, limits: Limits, *, caller: str
     Raises:
         InputsInvalidError: a member is outside what is allowed; the message names it.
     """
+    options = _mapping("options", request.options, MAX_OPTIONS)
+    network = options.pop("network", "")  # of the node, whatever the language
     try:
         return ExecutionRequest(
             language=request.language,
@@ -119,7 +121,8 @@ def to_execution_request(request: ExecuteRequest, limits: Limits, *, caller: str
             env_vars=_mapping("envVars", request.env_vars, MAX_ENV_VARS),
             timeout_s=_timeout_s(request.limits.timeout_ms),
             limits=_limits(request.limits, limits),
-            options=_mapping("options", request.options, MAX_OPTIONS),
+            options=options,
+            network=network,
             caller=caller,
         )
     except RequestError as exc:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from blueprint.cli.exits import ExitCode
-from blueprint.cli.outcome import as_json, not_enforced_lines, summary, write_streams
+from blueprint.cli.outcome import as_json, contact_lines, not_enforced_lines, summary, write_streams
 from blueprint.cli.program import program_options, read_program
 from blueprint.cli.sandboxes import SANDBOX_SETTINGS, opened_sandbox
 from blueprint.cli.session import Session, node_command
@@ -33,6 +33,8 @@ def command(session: Session, **program: Any) -> int:
         for name, stream in (("stdout", result.stdout), ("stderr", result.stderr)):
             if stream.is_truncated:
                 session.say(f"{name}: {len(stream.data)} of {stream.size_bytes} bytes were kept", "yellow")
+        for line in contact_lines(result.contacts):
+            session.say(line)
         session.say(summary(result), "green" if result.status == ExecutionStatus.SUCCESS else "red")
         if result.error_message:
             session.say(result.error_message)

@@ -6,15 +6,16 @@ Invariant: what a program printed reaches a terminal only with its control chara
 import base64
 import signal as signals
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blueprint.cli.session import Session, printable
-from sandbox.result import CapturedStream, ExecutionResult, ExecutionStatus, LimitKind
+from sandbox.result import CapturedStream, ExecutionResult, ExecutionStatus, LimitKind, NetworkContact
 
 __all__ = [
     "as_json",
     "bytes_json",
+    "contact_lines",
     "limits_text",
     "not_enforced_lines",
     "size_text",
@@ -92,6 +93,7 @@ def as_json(result: ExecutionResult) -> dict[str, Any]:
             "enforced": sorted(result.guarantees.enforced),
             "not_enforced": dict(result.guarantees.not_enforced),
         },
+        "contacts": [{n: getattr(each, n) for n in type(each).__slots__} for each in result.contacts],
     }
 
 
@@ -125,6 +127,20 @@ def write_streams(session: Session, stdout: bytes, stderr: bytes) -> None:
             stream.buffer.flush()
     if stdout and not stdout.endswith(b"\n") and sys.stdout.isatty():
         session.say("")
+
+
+def contact_lines(contacts: Sequence[NetworkContact]) -> list[str]:
+    """Return one line for each place that a run contacted under its egress policy, or tried to."""
+    lines = []
+    for each in contacts:
+        parts = []
+        if each.connections:
+            amount = f"{size_text(each.sent_bytes)} sent, {size_text(each.received_bytes)} received"
+            parts.append(f"{each.connections} connections, {amount}")
+        if each.refused:
+            parts.append(f"{each.refused} refused")
+        lines.append(f"network: {printable(each.host)}:{each.port}: {', '.join(parts)}")
+    return lines
 
 
 def not_enforced_lines(not_enforced: Mapping[str, str]) -> list[str]:

@@ -71,6 +71,9 @@ def program_options(function: F) -> F:
             type=click.FloatRange(min=0, min_open=True, max=300),
             help="Wall-clock limit of the run, in seconds.",
         ),
+        click.option(
+            "--network", default="", metavar="NAME", help="Egress policy of the node to run it under."
+        ),
         click.option("--memory-bytes", type=click.IntRange(min=1), help="Memory limit, in bytes."),
     ]
     for option in reversed(options):
@@ -89,6 +92,7 @@ def read_program(
     env_vars: Iterable[str],
     options: Iterable[str],
     timeout_s: float | None,
+    network: str,
     memory_bytes: int | None,
 ) -> ExecutionRequest:
     """Read a program from disk and say what it is run with.
@@ -107,6 +111,7 @@ def read_program(
         env_vars=_pairs("--env", env_vars),
         options=_pairs("--option", options),
         timeout_s=timeout_s,
+        network=network,
         limits=None if memory_bytes is None else Limits(memory_bytes=memory_bytes),
     )
 

@@ -106,7 +106,7 @@ def command(session: Session, *, page: str | None, folder: Path | None) -> None:
 
 def _default(name: str) -> str:
     default = Settings.model_fields[name].default
-    if default is PydanticUndefined or default in (None, ()):
+    if default is PydanticUndefined or default in (None, (), {}):
         return ""
     return str(default)
 

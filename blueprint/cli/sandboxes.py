@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+from blueprint.cli.networks import networks_of
 from blueprint.cli.session import Session
 from blueprint.settings import Settings
 from sandbox.backends.backend import Backend
@@ -186,6 +187,7 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
         SandboxUnavailableError: as `choose_trees` and `choose_backend` say, or no program can run here.
     """
     settings = session.settings
+    networks = networks_of(settings)
     trees = choose_trees(session, languages)
     capacity = capacity_of(settings)
     backend = choose_backend(settings)
@@ -199,6 +201,7 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
         capacity=capacity,
         max_concurrent=settings.max_concurrent,
         max_waiting=settings.max_waiting,
+        networks=networks,
     )
     try:
         yield OpenedSandbox(

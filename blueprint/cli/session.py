@@ -30,8 +30,8 @@ __all__ = ["NEVER_FLAGS", "Json", "Session", "node_command", "printable"]
 Json = Mapping[str, Any] | Sequence[Any]
 Command = Callable[..., int]
 """A click callback: keyword arguments in, exit code out."""
-NEVER_FLAGS: Final = frozenset({"private_key", "keystore_password"})
-"""Secrets: a command line is visible to every account of the machine."""
+NEVER_FLAGS: Final = frozenset({"private_key", "keystore_password", "egress", "registries"})
+"""Secrets: a command line is visible to every account of the machine; and tables, which have no flag."""
 
 
 def printable(data: bytes | str, *, keep_newlines: bool = True) -> str:
@@ -101,9 +101,9 @@ def _open(
 ) -> Session:
     loaded = load_settings(flags, toml_file=config)
     settings = loaded.settings
-    secrets = [
-        s.get_secret_value() for s in (settings.private_key, settings.keystore_password) if s is not None
-    ]
+    known = [settings.private_key, settings.keystore_password]
+    known += [secret for each in settings.registries.values() for secret in (each.password, each.token)]
+    secrets = [secret.get_secret_value() for secret in known if secret]
     redactor = log.configure(
         level="debug" if is_debug else settings.log_level if logs else "warning",
         style=settings.log_format,

@@ -84,6 +84,7 @@ def command(
 def to_chain(request: ExecutionRequest) -> ExecuteRequest:
     """Return a request in its on-chain form; what is not set is zero there."""
     limits = request.limits
+    options = {**request.options, **({"network": request.network} if request.network else {})}
     return ExecuteRequest(
         language=request.language,
         runtime=request.runtime,
@@ -96,7 +97,7 @@ def to_chain(request: ExecutionRequest) -> ExecuteRequest:
             timeout_ms=0 if request.timeout_s is None else max(1, round(request.timeout_s * 1000)),
             memory_bytes=0 if limits is None else limits.memory_bytes,
         ),
-        options=tuple(ChainPair(key, value) for key, value in request.options.items()),
+        options=tuple(ChainPair(key, value) for key, value in options.items()),
     )
 
 

@@ -90,3 +90,16 @@ def test_wrong_requests_are_usage_errors(tmp_path: Path, arguments: tuple[str, .
     result = execute(tmp_path, "print(1)", *arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert expected in result.stderr
+
+
+@pytest.mark.root
+def test_network_policy_is_named_on_the_command_line(tmp_path: Path) -> None:
+    """A program runs under a policy of the configuration, and what it tried is told; others are refused."""
+    (tmp_path / "blueprint.toml").write_text('[egress.api]\nallow = ["127.0.0.1:9"]\n')
+    source = "import urllib.request as u\ntry: u.urlopen('http://a.test/')\nexcept OSError as e: print(e)\n"
+    result = execute(tmp_path, source, "--network", "api")
+    assert (result.returncode, result.stdout) == (0, "HTTP Error 403: Forbidden\n")
+    assert "network: a.test:80: 1 refused" in result.stderr
+    refused = execute(tmp_path, source, "--network", "apx")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "network: expected one of api, received 'apx'" in refused.stderr

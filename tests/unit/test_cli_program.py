@@ -20,6 +20,7 @@ def read(source: Path, **changes: object) -> ExecutionRequest:
         "env_vars": (),
         "options": (),
         "timeout_s": None,
+        "network": "",
         "memory_bytes": None,
     }
     return read_program(source=source, **(values | changes))  # type: ignore[arg-type]
@@ -65,8 +66,10 @@ def test_everything_is_passed_on(tmp_path: Path) -> None:
         env_vars=("A=1", "B=a=b", "C="),
         options=("strict=false",),
         timeout_s=1.5,
+        network="api",
         memory_bytes=64 << 20,
     )
+    assert request.network == "api"
     assert (request.stdin, request.args, request.timeout_s) == (b"\x00\xff", ("-x", "y"), 1.5)
     assert request.env_vars == {"A": "1", "B": "a=b", "C": ""}
     assert request.options == {"strict": "false"}

@@ -366,3 +366,12 @@ def test_execute_result_round_trips_and_matches_eth_abi() -> None:
     assert decode_result(data) == result
     ((version, status, _, exit_code, _, stdout, *_),) = eth_abi.decode([solidity_type("Result")], data)
     assert (version, status, exit_code, stdout) == (1, 1, -5, b"out")
+
+
+async def test_execute_takes_the_egress_policy_from_the_options() -> None:
+    """The option `network` names the node's policy and is no option of the language."""
+    handler, executor = serving()
+    options = (ChainPair("network", "api"), ChainPair("check", "off"))
+    await handler(make_call(0, encode_request(replace(SNIPPET, options=options))))
+    (request,) = executor.requests
+    assert (request.network, request.options) == ("api", {"check": "off"})

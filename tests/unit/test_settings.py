@@ -123,6 +123,47 @@ def test_secret_never_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "planted-secret" not in str(caught.value)
 
 
+TABLES = """
+[egress.api]
+allow = ["api.example.org:443", "*.example.org:8443"]
+total_bytes = 1000
+[registries.npm]
+kind = "npm"
+url = "https://npm.example.org/"
+token = "planted-secret"
+"""
+
+
+def test_tables_of_the_network_are_read() -> None:
+    """Policies and registries come as tables of the file, with secrets that do not show."""
+    Path("blueprint.toml").write_text(TABLES)
+    settings = load_settings({}).settings
+    policy, registry = settings.egress["api"], settings.registries["npm"]
+    assert (policy.allow, policy.total_bytes) == (("api.example.org:443", "*.example.org:8443"), 1000)
+    assert (registry.url, registry.token) == ("https://npm.example.org/", SecretStr("planted-secret"))
+    assert "planted-secret" not in repr(settings)
+
+
+def test_tables_of_the_network_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container without a file names its policies in JSON; what is no JSON is told."""
+    monkeypatch.setenv("BLUEPRINT_EGRESS", '{"api": {"allow": ["a.test:1"]}}')
+    assert load_settings({}).settings.egress["api"].allow == ("a.test:1",)
+    monkeypatch.setenv("BLUEPRINT_EGRESS", "api=a.test:1")
+    with pytest.raises(ConfigError, match=r"^BLUEPRINT_EGRESS \(from environment\): expecting value"):
+        load_settings({})
+
+
+@pytest.mark.parametrize("wrong", ["tokn = 'x'", "kind = 'cpan'", "private = 'maybe'"])
+def test_wrong_key_of_a_table_is_named_without_its_secrets(wrong: str) -> None:
+    """A mistyped key or value names table and key; the table's secrets are not repeated."""
+    key = wrong.split(maxsplit=1)[0]
+    lines = [line for line in TABLES.splitlines() if not line.startswith(f"{key} =")]
+    Path("blueprint.toml").write_text("\n".join([*lines, wrong]))
+    with pytest.raises(ConfigError, match=rf"^registries\.npm\.{key} \(from blueprint\.toml\)") as caught:
+        load_settings({})
+    assert "planted-secret" not in str(caught.value)
+
+
 def test_mistyped_variable_is_a_warning_with_the_near_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable with our prefix that is no setting is never dropped in silence."""
     monkeypatch.setenv("BLUEPRINT_SERVICE_ID", "4")
