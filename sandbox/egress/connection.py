@@ -15,6 +15,7 @@ import h11
 __all__ = ["PIECE_BYTES", "ConnectionBounds", "HttpConnection", "serve_connections"]
 
 PIECE_BYTES = 64 * 1024
+SPOKEN = (b"1.0", b"1.1")
 Headers = Sequence[tuple[bytes, bytes]]
 _REASONS = {
     400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 413: b"Too Large",
@@ -65,7 +66,12 @@ class HttpConnection:
             if protocol.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 await self.refuse(exc.error_status_hint, "the request is malformed")
             return None
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        if event.http_version not in SPOKEN:
+            await self.refuse(505, "HTTP/1.1 is spoken here")
+            return None
+        return event
 
     async def next_event(self) -> h11.Event | type[h11.PAUSED] | type[h11.NEED_DATA]:
         """Return the next part of the request, `h11.ConnectionClosed` at the end.
@@ -125,9 +131,11 @@ async def serve_connections(
     listener.settimeout(0)
     loop = asyncio.get_running_loop()
     places = asyncio.Semaphore(bounds.connections)
+    waiting: set[socket.socket] = set()
 
     async def serve(accepted: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=accepted)
+        waiting.discard(accepted)
         try:
             await handle(HttpConnection(reader, writer, bounds))
         except (OSError, TimeoutError, h11.ProtocolError):
@@ -138,8 +146,13 @@ async def serve_connections(
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async with asyncio.TaskGroup() as group:
-        while True:
-            await places.acquire()
-            accepted, _ = await loop.sock_accept(listener)
-            group.create_task(serve(accepted))
+    try:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await places.acquire()
+                accepted, _ = await loop.sock_accept(listener)
+                waiting.add(accepted)
+                group.create_task(serve(accepted))
+    finally:
+        for accepted in waiting:  # accepted, and cancelled before anything could begin
+            accepted.close()

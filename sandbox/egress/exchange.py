@@ -59,10 +59,19 @@ class Exchange:
             RefusedError: it is not served; where the answer has begun, it must be cut short.
             OSError, TimeoutError: the program inside has gone, or reads nothing.
         """
-        if self.area.root.startswith("file:"):
-            await self._from_folder()
-        else:
-            await self._from_registry()
+        name = self.registry.name
+        clock = asyncio.timeout(self.ledger.bounds.fetch_s)
+        try:
+            async with clock:
+                if self.area.root.startswith("file:"):
+                    await self._from_folder()
+                else:
+                    await self._from_registry()
+        except TimeoutError as exc:
+            if not clock.expired():
+                raise
+            why = f"registry {name} cannot be reached (it does not answer in time)"
+            raise RefusedError(502, why, registry=name, is_unreachable=True) from exc
 
     @property
     def _can_be_rewritten(self) -> bool:

@@ -162,10 +162,9 @@ class MirrorSession:
     async def _serve_connection(self, connection: HttpConnection) -> None:
         while (request := await connection.next_request()) is not None:
             try:
-                async with asyncio.timeout(self.ledger.bounds.fetch_s):
-                    exchange = self._exchange(connection, request)
-                    await connection.next_event()
-                    await exchange.run()
+                exchange = self._exchange(connection, request)
+                await connection.next_event()
+                await exchange.run()
             except RefusedError as refused:
                 if refused.registry:
                     self.ledger.failures.append(

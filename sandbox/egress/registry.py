@@ -17,7 +17,7 @@ __all__ = ["Area", "Credentials", "Registry", "RegistryConfigError", "RegistryKi
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?", re.IGNORECASE)
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/%]*")
+_PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
 _SCOPE_SLASH = re.compile(r"(?:^|(?<=/))(?:@|%40)[a-z0-9\-._~]+%2f(?=[a-z0-9\-._~])")
 _DECODINGS = 3
 _INDEX_FOLDERS = ("simple", "+simple")

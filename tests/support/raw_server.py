@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
-__all__ = ["RawServer", "answer", "head_value"]
+__all__ = ["Answer", "RawServer", "answer", "head_value"]
 
 Answer = bytes | AsyncIterator[bytes]
 
@@ -28,6 +28,7 @@ class RawServer:
         self.heads: list[str] = []
         self.port = 0
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -44,22 +45,35 @@ class RawServer:
         assert self._server is not None
         self._server.close()
         await self._server.wait_closed()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            self.heads.append(head)
-            answered = self.respond(head)
-            if isinstance(answered, bytes):
-                writer.write(answered)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        try:
+            await self._answer(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        self.heads.append(head)
+        answered = self.respond(head)
+        if isinstance(answered, bytes):
+            writer.write(answered)
+            await writer.drain()
+        else:
+            async for piece in answered:
+                writer.write(piece)
                 await writer.drain()
-            else:
-                async for piece in answered:
-                    writer.write(piece)
-                    await writer.drain()
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
 
 def answer(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:
