@@ -52,9 +52,10 @@ def test_pattern_names_what_it_says_and_no_more(pattern: str, authority: str, ex
 @pytest.mark.parametrize(
     "authority",
     ["a.test", "a.test:", ":80", "a.test:0", "a.test:65536", "a.test:8x", "a test:80", "a.test:80:80",
-     "*.test:80", "1.2.3:80", "0x7f.1:80", "2130706433:80", "017700000001:80", "1.2.3.4.:80", "a_.t-:80", "-a.test:80",
-     "a..test:80", "[::1:80", "::1:80", "[fe80::1%25eth0]:80", "[fe80::1%eth0]:80", "a.test:80/", "u@a.test:80",
-     "a.tést:80", "a\x00.test:80", f"{'a' * 64}.test:80", f"{'a.' * 130}test:80", "[a.test]:80", "1.2.3.4%x:80"],
+     "*.test:80", "1.2.3:80", "0x7f.1:80", "2130706433:80", "017700000001:80", "1.2.3.4.:80",
+     "a_.t-:80", "-a.test:80", "a..test:80", "[::1:80", "::1:80", "[fe80::1%25eth0]:80",
+     "[fe80::1%eth0]:80", "a.test:80/", "u@a.test:80", "a.tést:80", "a\x00.test:80",
+     f"{'a' * 64}.test:80", f"{'a.' * 130}test:80", "[a.test]:80", "1.2.3.4%x:80"],
 )  # fmt: skip
 def test_what_is_no_plain_destination_is_none(authority: str) -> None:
     """Spellings that a resolver might understand, and a policy would not, are no destination at all."""
