@@ -134,17 +134,13 @@ async def serve_connections(
     waiting: set[socket.socket] = set()
 
     async def serve(accepted: socket.socket) -> None:
-        reader, writer = await asyncio.open_connection(sock=accepted)
-        waiting.discard(accepted)
         try:
-            await handle(HttpConnection(reader, writer, bounds))
-        except (OSError, TimeoutError, h11.ProtocolError):
-            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection(sock=accepted)
+                waiting.discard(accepted)
+                await _serve_one(HttpConnection(reader, writer, bounds), handle)
         finally:
             places.release()
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -156,3 +152,14 @@ async def serve_connections(
     finally:
         for accepted in waiting:  # accepted, and cancelled before anything could begin
             accepted.close()
+
+
+async def _serve_one(connection: HttpConnection, handle: Callable[[HttpConnection], Awaitable[None]]) -> None:
+    try:
+        await handle(connection)
+    except (OSError, TimeoutError, h11.ProtocolError):
+        connection.writer.transport.abort()
+    finally:
+        connection.writer.close()
+        with contextlib.suppress(OSError):
+            await connection.writer.wait_closed()

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import gzip
+import os
 import random
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -392,8 +395,6 @@ async def test_registry_cannot_name_the_mirror_a_place() -> None:
 @pytest.mark.parametrize("name", ["out", "folder/up", "absolute", "loop", "fifo", "device", "proc"])
 async def test_folder_registry_lets_nothing_out(tmp_path: Path, name: str) -> None:
     """Links out of the folder, FIFOs and devices are not there for the mirror; a link inside is."""
-    import os  # noqa: PLC0415
-
     folder = tmp_path / "registry"
     (folder / "folder").mkdir(parents=True)
     (tmp_path / "secret").write_text("secret")
@@ -409,6 +410,16 @@ async def test_folder_registry_lets_nothing_out(tmp_path: Path, name: str) -> No
     async with mirrored(registry(f"file://{folder}")) as session:
         assert (await ask(session.port, f"/go/{name}"))[0] == 404
         assert (await ask(session.port, "/go/inside"))[::2] == (200, b"file")
+
+
+async def test_connections_that_are_reset_at_once_cost_nothing() -> None:
+    """Hundreds of connections that end before they begin leave every place free."""
+    async with RawServer(lambda _: answer(b"x")) as server, mirrored(registry(server.url)) as session:
+        for _ in range(300):
+            with socket.create_connection(("127.0.0.1", session.port)) as rude:
+                rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await asyncio.sleep(0)
+        assert (await ask(session.port, "/go/x"))[0] == 200
 
 
 async def test_random_bytes_never_fell_a_gateway() -> None:

@@ -174,6 +174,35 @@ async def test_mixed_answers_open_the_public_ones_only() -> None:
     assert status_of(answered) == 200
 
 
+async def test_names_that_do_not_resolve_hold_up_nobody() -> None:
+    """However many names a program has resolved at once, two are asked for; addresses need no answer."""
+    at_once, most = 0, 0
+
+    async def never(_destination: Destination) -> list[str]:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            at_once -= 1
+        return []
+
+    async with RawServer(lambda _: answer(b"x")) as server:
+        allow = ("*.slow.test:80", f"127.0.0.1:{server.port}")
+        bounds = EgressBounds(connect_s=1.0)
+        async with proxied(*allow, resolving=never, bounds=bounds) as proxy, asyncio.TaskGroup() as group:
+            slow = [
+                group.create_task(exchange(proxy.port, tunnel_to(f"n{number}.slow.test:80")))
+                for number in range(8)
+            ]
+            quick = await exchange(proxy.port, tunnel_to(f"127.0.0.1:{server.port}", GET))
+            assert not any(task.done() for task in slow)
+    assert status_of(quick) == 200
+    assert most == 2
+    assert {status_of(task.result()) for task in slow} == {502}
+
+
 async def test_wildcard_names_what_is_below_it_only() -> None:
     """``*.example.test`` is any name below it, not itself, and not one that merely ends alike."""
     resolving = resolving_to("10.0.0.1")

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.backends.backend import Backend
+from sandbox.backends.backend import Backend, StageOrder
 from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
 from sandbox.bounds import StageBounds
+from sandbox.egress.mirror import Mirror
 from sandbox.egress.policy import EgressPolicy
 from sandbox.egress.proxy import EgressProxy
+from sandbox.egress.registry import Registry, RegistryKind
 from sandbox.errors import RequestError
 from sandbox.executor import CodeExecutor
 from sandbox.languages import LANGUAGES
@@ -175,6 +177,41 @@ async def test_gateways_port_cannot_be_taken_over(backend: Backend) -> None:
     )
     result = await run(backend, {"api": ("127.0.0.1:9",)}, code, "api")
     assert result.stdout.data.split() == [b"98"] * 3
+
+
+async def test_installation_reaches_its_registry_only(backend: Backend) -> None:
+    """A stage with the mirror as its gateway gets a package, and nothing of another registry or server."""
+    code = (
+        "import urllib.request, urllib.error\n"
+        "for path in ('pypi/simple/six/', 'npm/x'):\n"
+        "  try: print(urllib.request.urlopen('http://127.0.0.1:8081/' + path).read().decode())\n"
+        "  except urllib.error.HTTPError as e: print(e.code)\n"
+    )
+    page = answer(b'<a href="/six.whl">', Content_Type="text/html")
+    async with RawServer(lambda _: page) as server:
+        registries = [
+            Registry(name="pypi", kind=RegistryKind.PYPI, base_url=f"{server.url}/simple", download_hosts=()),
+            Registry(name="npm", kind=RegistryKind.NPM, base_url=server.url),
+        ]
+        async with Mirror(registries) as mirror:
+            session = await mirror.session(RegistryKind.PYPI)
+            order = StageOrder(
+                name="install",
+                argv=("/usr/bin/python3", "-c", code),
+                env={},
+                limits=SMALL,
+                tasks_max=10,
+                gateway=session,
+            )
+            sandbox = await backend.open(host_python(), SMALL, "install")
+            try:
+                outcome = await sandbox.run(order)
+            finally:
+                await sandbox.destroy()
+                await backend.aclose()
+    assert outcome.stdout.data.decode().splitlines() == ['<a href="/pypi/six.whl">', "404"]
+    assert "network_policy:registries" in outcome.guarantees.enforced
+    assert [each.path for each in session.fetched] == ["/pypi/simple/six/"]
 
 
 @pytest.mark.root
