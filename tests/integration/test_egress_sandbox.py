@@ -1,6 +1,7 @@
 """Egress policies in real sandboxes, on every back end: what a program reaches with one, and without."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,9 +26,11 @@ from sandbox.result import ExecutionResult, ExecutionStatus
 from sandbox.rootfs import find_tree
 from sandbox.tree import LanguageTree
 from tests.conftest import state_dir
+from tests.support.everyone import sandbox_for_everyone
 from tests.support.raw_server import RawServer, answer
 from tests.support.sandboxes import SMALL, host_python, python_request
 
+NOBODY = 65534
 FETCH = """
 import urllib.request
 print(urllib.request.urlopen("http://127.0.0.1:%d/x", timeout=5).read().decode())
@@ -269,3 +272,47 @@ async def test_standard_clients_find_the_proxy(language: str) -> None:
             await executor.aclose()
     assert (result.stdout.data, result.status) == (b"hello\n", ExecutionStatus.SUCCESS), result.stderr.data
     assert "network_policy:api" in result.guarantees.enforced
+
+
+AS_NOBODY = """
+import asyncio, os, sys
+sys.path.insert(0, sys.argv[1])
+from sandbox.backends.bubblewrap import BubblewrapBackend
+from sandbox.executor import CodeExecutor
+from sandbox.request import ExecutionRequest, SourceFile
+from sandbox.rootfs import host_tree
+class Echo:
+    name, port, contacts = "echo", 3128, ()
+    def environment(self): return {}
+    async def serve(self, listener):
+        loop = asyncio.get_running_loop()
+        while True:
+            peer, _ = await loop.sock_accept(listener)
+            with peer: await loop.sock_sendall(peer, b"hello from " + str(os.getuid()).encode())
+source = b"import socket; s = socket.create_connection(('127.0.0.1', 3128)); print(s.recv(99).decode())"
+async def main():
+    executor = CodeExecutor([host_tree()], BubblewrapBackend(), networks={"echo": Echo})
+    file = SourceFile(path="main.py", content=source)
+    result = await executor.execute(ExecutionRequest(language="python", files=[file], network="echo"))
+    await executor.aclose()
+    print(result.stdout.data.decode().strip(), "network_policy:echo" in result.guarantees.enforced)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.root
+@pytest.mark.bubblewrap
+def test_gateway_needs_no_right() -> None:
+    """A user without any right gives a program a way out, by nothing but name spaces of his own."""
+    with sandbox_for_everyone() as home:
+        become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        done = subprocess.run(
+            [*become, "/usr/bin/python3", "-B", "-c", AS_NOBODY, str(home)],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin"},
+            timeout=60,
+            check=False,
+        )
+    assert (done.stdout, done.stderr) == (f"hello from {NOBODY} True\n", "")
