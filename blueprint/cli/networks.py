@@ -9,7 +9,7 @@ from functools import partial
 from blueprint.errors import ConfigError
 from blueprint.settings import Settings
 from blueprint.settings_network import EgressSetting, RegistrySetting
-from sandbox.egress.mirror import Mirror
+from sandbox.egress.mirror import Mirror, MirrorSession
 from sandbox.egress.policy import EgressBounds, EgressPolicy, PolicyConfigError
 from sandbox.egress.proxy import EgressProxy
 from sandbox.egress.registry import Credentials, Registry, RegistryConfigError, RegistryKind
@@ -25,6 +25,10 @@ def networks_of(settings: Settings) -> Mapping[str, Callable[[], RunNetwork]]:
     Raises:
         ConfigError: a policy makes no sense.
     """
+    if MirrorSession.name in settings.egress:
+        raise ConfigError(
+            f"egress policy {MirrorSession.name}: results use this name for installations; choose another"
+        )
     try:
         policies = [_policy(name, table) for name, table in settings.egress.items()]
     except PolicyConfigError as error:

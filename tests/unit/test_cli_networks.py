@@ -31,3 +31,9 @@ def test_registry_that_makes_no_sense_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError, match="registry inner: ") as caught:
         mirror_of(Settings(registries={"inner": RegistrySetting(kind="pypi", url=url)}))
     assert "u:p" not in str(caught.value)
+
+
+def test_name_of_the_installations_gateway_is_taken() -> None:
+    """A run's policy cannot be mistaken in a result for the mirror of an installation."""
+    with pytest.raises(ConfigError, match="egress policy registries: .* choose another"):
+        networks_of(Settings(egress={"registries": EgressSetting(allow=())}))
