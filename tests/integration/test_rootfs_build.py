@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.errors import RequestError, SandboxUnavailableError, SystemFailureError
+from sandbox.languages import LANGUAGES
 from sandbox.rootfs import (
     BuildStep,
     build_tree,
@@ -304,9 +305,7 @@ def test_host_tree_names_what_is_there_and_the_fix_for_the_rest() -> None:
     """Each language is either there with its version and real programs, or missing with its fix."""
     survey = survey_host()
     there = {runtime.language for runtime in survey.tree.runtimes}
-    assert there | set(survey.missing) == {
-        "python", "javascript", "typescript", "java", "go", "cpp", "php", "swift",
-    }  # fmt: skip
+    assert there | set(survey.missing) == set(LANGUAGES)
     assert not there & set(survey.missing)
     assert all("install" in fix for fix in survey.missing.values())
     for runtime in survey.tree.runtimes:
@@ -319,10 +318,10 @@ def test_host_tree_names_what_is_there_and_the_fix_for_the_rest() -> None:
 
 
 def test_host_without_anything_misses_everything(tmp_path: Path) -> None:
-    """Where nothing is installed there is a tree without runtimes, and eight fixes."""
+    """Where nothing is installed there is a tree without runtimes, and a fix for each language."""
     survey = survey_host(str(tmp_path))
     assert survey.tree.runtimes == ()
-    assert len(survey.missing) == 8
+    assert set(survey.missing) == set(LANGUAGES)
 
 
 def test_program_outside_usr_counts_as_missing(tmp_path: Path) -> None:
