@@ -204,3 +204,12 @@ async def test_javascript_modules() -> None:
     """An ES module is told from its source."""
     source = "import os from 'node:os';\nconst x = await Promise.resolve(os.EOL.length);\nconsole.log(x);\n"
     assert printed(await run("javascript", source)) == "1\n"
+
+
+async def test_go_package_of_several_files() -> None:
+    """The files of one package, without a module file, are compiled together."""
+    files = {
+        "main.go": 'package main\n\nimport "fmt"\n\nfunc main() { fmt.Println(part()) }\n',
+        "part.go": 'package main\n\nfunc part() string { return "part" }\n',
+    }
+    assert printed(await run("go", files)) == "part\n"
