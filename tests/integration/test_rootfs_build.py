@@ -25,7 +25,7 @@ from sandbox.rootfs import (
     survey_host,
 )
 from sandbox.rootfs.bootstrap import require_tools
-from sandbox.rootfs.process import leashed, run_streaming
+from sandbox.rootfs.process import leashed, run_streaming, started
 from sandbox.rootfs.recipe import load_recipes
 from sandbox.rootfs.shell import TreeShell
 from sandbox.rootfs.trees import Manifest, build_folder, locked, publish
@@ -292,6 +292,32 @@ def test_error_while_reading_ends_the_program() -> None:
     word = f"sleep 97.{os.getpid()}"
     with pytest.raises(ValueError, match="x"):
         run_streaming(leashed(["sh", "-c", f"echo x; {word}"]), fail)
+    deadline_s = time.monotonic() + 5
+    while processes_naming(word) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert processes_naming(word) == []
+
+
+def test_started_program_runs_beside_us_and_is_waited_for() -> None:
+    """A program that was started goes on by itself; its output comes when it is asked for, however much."""
+    with started(["sh", "-c", "head -c 200000 /dev/zero | tr '\\0' x; echo noise >&2"]) as finish:
+        assert finish() == "x" * 200_000
+
+
+def test_started_program_that_fails_is_a_failure() -> None:
+    """A failed program is told with its last words, when its end is asked for."""
+    with (
+        started(["sh", "-c", "echo sorry >&2; exit 3"]) as finish,
+        pytest.raises(SystemFailureError, match="ended with 3: sorry"),
+    ):
+        finish()
+
+
+def test_started_program_is_killed_when_it_is_left() -> None:
+    """When something else fails, or an interrupt comes, nothing that was started goes on."""
+    word = f"sleep 98.{os.getpid()}"
+    with pytest.raises(KeyboardInterrupt), started(["sh", "-c", f"{word}; true"]):
+        raise KeyboardInterrupt
     deadline_s = time.monotonic() + 5
     while processes_naming(word) and time.monotonic() < deadline_s:
         time.sleep(0.02)
