@@ -128,7 +128,7 @@ class CodeExecutor:
         if self._is_closed:
             raise SystemFailureError("the executor is closed")
         language, tree, runtime = self._choose(request)
-        if request.dependencies:
+        if request.dependencies and not runtime.libraries:
             raise RequestError(
                 "dependencies: this version does not install any; "
                 f"received {len(request.dependencies)}, leave the list empty"
@@ -152,7 +152,7 @@ class CodeExecutor:
 
         async def work() -> ExecutionResult:
             async with self.scheduler.admit(_claim(request, plan, bounds)):
-                result = await run_plan(around, request, plan)
+                result = replace(await run_plan(around, request, plan), lock=plan.lock)
             return replace(result, contacts=tuple(network.contacts)) if network else result
 
         return await self._supervise(work(), used, sandbox_id)

@@ -17,7 +17,9 @@ ANVIL = PROJECT / "contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvi
 
 
 def state_dir() -> Path:
-    """Return the default state directory, where `blueprint runtimes build` puts the tree."""
+    """Return the folder whose trees serve the tests: the one that is named, or the default one."""
+    if named := os.environ.get("BLUEPRINT_TREES_DIR"):
+        return Path(named)
     if os.geteuid() == 0:
         return Path("/var/lib/tee-job-node")
     return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "tee-job-node"

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import PurePosixPath
 from typing import Final
 
 from jobs.execute_codec import ChainFile, ChainLimits, ExecuteRequest, ExecuteResult
@@ -16,10 +17,7 @@ from sandbox.result import ExecutionStatus
 
 __all__ = ["Case", "Verdict", "expected_output", "fault_cases", "judge", "language_cases", "snippet"]
 
-_SUFFIX: Final = {
-    "python": "py", "javascript": "js", "typescript": "ts", "java": "java", "go": "go",
-    "cpp": "cpp", "php": "php", "swift": "swift",
-}  # fmt: skip
+_PROGRAMS: Final = resources.files("blueprint.cli") / "programs"
 _MIB: Final = 1024 * 1024
 _FNV_OFFSET: Final = 2166136261
 _FNV_PRIME: Final = 16777619
@@ -62,16 +60,22 @@ def expected_output(nonce: str, language: str) -> bytes:
 
 
 def language_cases(languages: Sequence[str]) -> list[Case]:
-    """Return one case a language, each with a nonce of its own."""
+    """Return one case a language, each with a nonce of its own.
+
+    A language without a program of the demonstration shows its sample, which prints the nonce reversed.
+    """
     cases = []
     for language in languages:
-        nonce = secrets.token_hex(8)
+        nonce, declared = secrets.token_hex(8), LANGUAGES[language]
+        source, stdout = declared.sample.encode(), f"{nonce[::-1].upper()}\n".encode()
+        name = language + PurePosixPath(declared.default_file).suffix
+        if (_PROGRAMS / name).is_file():
+            source, stdout = _source(name), expected_output(nonce, language)
         request = ExecuteRequest(
             language=language,
-            files=(ChainFile(LANGUAGES[language].default_file, _source(f"{language}.{_SUFFIX[language]}")),),
+            files=(ChainFile(declared.default_file, source),),
             stdin=nonce.encode() + b"\n",
         )
-        stdout = expected_output(nonce, language)
         cases.append(Case(name=language, request=request, status=ExecutionStatus.SUCCESS, stdout=stdout))
     return cases
 
@@ -130,4 +134,4 @@ def _python(name: str, *, timeout_ms: int = 0, memory_bytes: int = 0) -> Execute
 
 
 def _source(name: str) -> bytes:
-    return (resources.files("blueprint.cli") / "programs" / name).read_bytes()
+    return (_PROGRAMS / name).read_bytes()

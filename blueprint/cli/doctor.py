@@ -21,7 +21,7 @@ from blueprint.cli.session import Session, node_command, printable
 from blueprint.errors import BlueprintError
 from sandbox.check import Finding, Level, check
 from sandbox.errors import SandboxUnavailableError
-from sandbox.rootfs import find_tree, find_trees, list_trees, survey_host
+from sandbox.rootfs import find_tree, find_trees, is_current, list_trees, survey_host
 
 __all__ = ["command", "own_findings"]
 
@@ -114,17 +114,19 @@ def _capacity(session: Session) -> Finding:
 
 
 def _languages(session: Session) -> Finding:
-    trees = find_trees(session.trees_dir)
-    if trees:
-        detail = ", ".join(f"{r.language} {r.version}" for tree in trees for r in tree.runtimes)
-        return Finding(name="languages", level=Level.OK, detail=detail)
-    if list_trees(session.trees_dir):
+    trees, built = find_trees(session.trees_dir), list_trees(session.trees_dir)
+    current = {manifest.tree for _, manifest in built if is_current(manifest)}
+    stale = sorted({manifest.tree for _, manifest in built} - current)
+    detail = ", ".join(f"{r.language} {r.version}" for tree in trees for r in tree.runtimes)
+    if stale:
         return Finding(
             name="languages",
             level=Level.WEAK,
-            detail="the language trees are out of date: they were built by another recipe",
+            detail=f"out of date: {', '.join(stale)}; of use: {detail or 'none'}",
             fix="blueprint runtimes build (as root, once)",
         )
+    if trees:
+        return Finding(name="languages", level=Level.OK, detail=detail)
     host = survey_host()
     if not host.tree.runtimes:
         return Finding(

@@ -56,6 +56,7 @@ class Cpp:
                 f"files: C++ expects at least one file that ends in {', '.join(SUFFIXES)}, received "
                 f"{', '.join(file.path for file in request.files[:5]) or 'none'}"
             )
+        libraries = choose_libraries(request.dependencies, given.runtime)
         linker = ("-fuse-ld=mold",) if "linker" in given.runtime.programs else ()
         argv = (
             given.runtime.programs["compile"],
@@ -68,13 +69,14 @@ class Cpp:
             "-o",
             PROGRAM,
             *(inside(file.path) for file in files),
-            *choose_libraries(request.dependencies, given.runtime).flags,
+            *libraries.flags,
         )
         return Plan(
             stages=(
                 Stage(name="compile", argv=argv),
                 Stage(name="run", argv=(PROGRAM, *request.args), counts_processes_exactly=True),
-            )
+            ),
+            lock=libraries.lock,
         )
 
 

@@ -37,6 +37,8 @@ class Plan:
 
     files: Sequence[SourceFile] = ()
     stages: tuple[Stage, ...]
+    lock: str = ""
+    """The libraries of the tree that the program is built with, one ``name version`` a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from sandbox.errors import SandboxUnavailableError
 from sandbox.rootfs.bootstrap import bootstrap, require_tools
 from sandbox.rootfs.debs import libraries, place_debs
-from sandbox.rootfs.npm import fetch_packages
+from sandbox.rootfs.npm import fetching_packages
 from sandbox.rootfs.progress import Progress, silent
 from sandbox.rootfs.recipe import Recipe, load_recipes
 from sandbox.rootfs.reporter import Reporter
@@ -23,7 +23,7 @@ from sandbox.rootfs.trees import Manifest, build_folder, canonical, find_built, 
 from sandbox.rootfs.trim import strip_special_bits, trim
 from sandbox.rootfs.verify import verify
 from sandbox.rootfs.warm import warm_up
-from sandbox.rootfs.wheels import fetch_wheels
+from sandbox.rootfs.wheels import fetching_wheels
 from sandbox.tree import LanguageTree, Runtime
 
 __all__ = ["build_tree", "build_trees"]
@@ -86,11 +86,15 @@ def _build_or_find(state_dir: Path, recipe: Recipe, progress: Progress, *, force
 
 def _build(recipe: Recipe, folder: Path, reporter: Reporter) -> Manifest:
     root = folder / "root"
-    bootstrap(recipe, root, folder, reporter)
-    packages = installed_packages(root) | place_debs(recipe, root, folder)
-    reporter.begin("fetch", "fetching what comes from npm and from the Python index")
-    npm_packages = fetch_packages(recipe, root, folder / "npm", reporter.note)
-    wheels = fetch_wheels(recipe, root, folder / "wheels", reporter.note)
+    reporter.begin("prepare", "beginning to fetch what comes from npm and from the Python index")
+    with (
+        fetching_packages(recipe, folder / "npm", reporter.note) as place_npm,
+        fetching_wheels(recipe, folder / "wheels") as place_wheels,
+    ):
+        bootstrap(recipe, root, folder, reporter)
+        packages = installed_packages(root) | place_debs(recipe, root, folder)
+        reporter.begin("fetch", "waiting for what comes from npm and from the Python index")
+        npm_packages, wheels = place_npm(root), place_wheels(root)
     reporter.begin("trim", "taking out what no program needs")
     trim(root, recipe.trims)
     strip_special_bits(root)

@@ -5,50 +5,60 @@ ever run.
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sandbox.errors import SystemFailureError
 from sandbox.rootfs.place import place_files
-from sandbox.rootfs.process import require
+from sandbox.rootfs.process import require, started
 from sandbox.rootfs.recipe import NpmPackage, Recipe
 from sandbox.rootfs.wheels import fetch_wheel
 
-__all__ = ["check_integrity", "fetch_packages"]
+__all__ = ["check_integrity", "fetching_packages"]
 
 
-def fetch_packages(
-    recipe: Recipe, root: Path, workspace: Path, report: Callable[[str], None]
-) -> list[NpmPackage]:
-    """Fetch every npm package that the recipe's languages name, and place their files in the tree.
+@contextlib.contextmanager
+def fetching_packages(
+    recipe: Recipe, workspace: Path, report: Callable[[str], None]
+) -> Iterator[Callable[[Path], list[NpmPackage]]]:
+    """Fetch every npm package that the recipe's languages name while the caller does something else.
 
     Args:
         recipe: what to fetch.
-        root: the tree.
-        workspace: an empty folder for archives; it may be removed afterwards.
-        report: called with a sentence before each step.
+        workspace: a folder for archives, made here; it may be removed afterwards.
+        report: called with a sentence when npm itself has to be fetched.
+
+    Yields:
+        A function that waits, places the files in the tree that it is given, and returns the packages. It
+        raises `SystemFailureError` when a package could not be fetched, or its digest is not the recipe's.
 
     Raises:
         SandboxUnavailableError: there is neither npm nor pip on this host.
-        SystemFailureError: a package could not be fetched, or its digest is not the recipe's.
     """
     packages = list({package.name: package for lang in recipe.languages for package in lang.npm}.values())
     if not packages:
-        return []
-    workspace.mkdir(parents=True, exist_ok=True)
+        yield lambda _: []
+        return
+    workspace.mkdir(parents=True)
+    specs = [f"{package.name}@{package.version}" for package in packages]
     npm = _npm_command(recipe, workspace, report)
-    for package in packages:
-        report(f"fetching {package.name} {package.version} from npm")
-        archive = _pack(npm, package, workspace)
-        check_integrity(archive, package.integrity)
-        unpacked = workspace / package.name.replace("/", "+")
-        unpacked.mkdir()
-        require(["tar", "-xzf", str(archive), "-C", str(unpacked), "--strip-components=1", "--no-same-owner"])
-        place_files(unpacked, root, package.files)
-    return packages
+    with started([*npm, "pack", "--json", "--ignore-scripts", *specs], workspace) as finish:
+
+        def place(root: Path) -> list[NpmPackage]:
+            for package, archive in zip(packages, _archives(finish(), workspace), strict=True):
+                check_integrity(archive, package.integrity)
+                unpacked = workspace / package.name.replace("/", "+")
+                unpacked.mkdir()
+                folder = ["-C", str(unpacked), "--strip-components=1", "--no-same-owner"]
+                require(["tar", "-xzf", str(archive), *folder])
+                place_files(unpacked, root, package.files)
+            return packages
+
+        yield place
 
 
 def check_integrity(archive: Path, expected: str) -> None:
@@ -66,18 +76,16 @@ def check_integrity(archive: Path, expected: str) -> None:
         )
 
 
-def _pack(npm: Sequence[str], package: NpmPackage, workspace: Path) -> Path:
-    printed = require(
-        [*npm, "pack", "--json", "--ignore-scripts", f"{package.name}@{package.version}"], cwd=workspace
-    )
+def _archives(printed: str, workspace: Path) -> list[Path]:
+    """Read the names of the archives, in the order of the packages, from what ``npm pack --json`` printed."""
     try:
-        name = json.loads(printed)[0]["filename"]
+        names = [str(entry["filename"]) for entry in json.loads(printed)]
     except (ValueError, LookupError, TypeError) as exc:
         raise SystemFailureError(
-            f"language tree: npm pack printed no file name, but: {printed[:200]}"
+            f"language tree: npm pack printed no file names, but: {printed[:200]}"
         ) from exc
     # Older versions of npm print a scoped name with its slash, and write it with a dash.
-    return workspace / str(name).removeprefix("@").replace("/", "-")
+    return [workspace / name.removeprefix("@").replace("/", "-") for name in names]
 
 
 def _npm_command(recipe: Recipe, workspace: Path, report: Callable[[str], None]) -> list[str]:

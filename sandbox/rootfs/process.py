@@ -4,15 +4,17 @@ Invariant: a child started here dies with this process, even by ``kill -9``: the
 and as root its own pid namespace takes every descendant along, its own mount namespace every mount.
 """
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from sandbox.errors import SystemFailureError
 
-__all__ = ["Finished", "is_root", "leashed", "require", "run_streaming"]
+__all__ = ["Finished", "is_root", "leashed", "require", "run_streaming", "started"]
 
 KEPT_LINES = 200
 REQUIRE_TIMEOUT_S = 600.0
@@ -49,26 +51,56 @@ def require(argv: Sequence[str], cwd: Path | None = None) -> str:
     Raises:
         SystemFailureError: it failed, or did not end within ten minutes.
     """
-    try:
-        done = subprocess.run(
+    with started(argv, cwd) as finish:
+        return finish()
+
+
+@contextlib.contextmanager
+def started(argv: Sequence[str], cwd: Path | None = None) -> Iterator[Callable[[], str]]:
+    """Start one command that must succeed; when the context is left it has ended, or is killed.
+
+    Yields:
+        A function that waits for the command and returns what it printed on standard output. It raises
+        `SystemFailureError` when the command failed, or did not end within ten minutes.
+    """
+    # Files and no pipes: nobody reads until the command has ended.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = subprocess.Popen(
             leashed(argv),
-            capture_output=True,
-            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
             cwd=cwd,
             env=os.environ | {"NODE_DISABLE_COMPILE_CACHE": "1"},  # npm would leave its cache in /tmp
-            timeout=REQUIRE_TIMEOUT_S,
-            check=False,
+            start_new_session=True,  # an interrupt of the terminal reaches us alone; we end the child
         )
-    except subprocess.TimeoutExpired as exc:
-        raise SystemFailureError(
-            f"language tree: {argv[0]} did not end within {REQUIRE_TIMEOUT_S:g} s"
-        ) from exc
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-600:]
-        raise SystemFailureError(
-            f"language tree: {' '.join(argv)[:200]} ended with {done.returncode}: {said}"
-        )
-    return done.stdout
+
+        def finish() -> str:
+            try:
+                child.wait(REQUIRE_TIMEOUT_S)
+            except subprocess.TimeoutExpired as exc:
+                raise SystemFailureError(
+                    f"language tree: {argv[0]} did not end within {REQUIRE_TIMEOUT_S:g} s"
+                ) from exc
+            printed, said = _text_of(out), _text_of(err)
+            if child.returncode != 0:
+                raise SystemFailureError(
+                    f"language tree: {' '.join(argv)[:200]} ended with {child.returncode}: "
+                    f"{(said or printed).strip()[-600:]}"
+                )
+            return printed
+
+        try:
+            yield finish
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+
+
+def _text_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
 
 
 def run_streaming(

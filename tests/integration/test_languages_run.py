@@ -75,7 +75,7 @@ async def test_sample_transforms_a_word_that_nobody_knew(language: str) -> None:
     assert re.fullmatch(r"\d+(\.\d+)*", runtime.version)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", ECHO)
 async def test_arguments_variables_and_input_arrive(language: str) -> None:
     """Arguments with blanks and dashes, a variable and standard input reach the program unchanged."""
     nonce = secrets.token_hex(6)
@@ -89,7 +89,7 @@ async def test_arguments_variables_and_input_arrive(language: str) -> None:
     assert printed(result).strip() == f"-x|two words|{nonce}|{nonce}|from stdin"
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", EXITS_7)
 async def test_exit_code_is_the_programs(language: str) -> None:
     """A program that exits with 7 after printing ends as nonzero_exit, and what it printed is kept."""
     result = await run(language, EXITS_7[language])
@@ -97,7 +97,7 @@ async def test_exit_code_is_the_programs(language: str) -> None:
     assert result.stdout.data.strip() == b"before"
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", THROWS)
 async def test_uncaught_error_is_the_programs_failure(language: str) -> None:
     """An error that nobody catches ends the program with its words on stderr, not as a failure of ours."""
     nonce = secrets.token_hex(6)
@@ -115,7 +115,7 @@ async def test_source_that_does_not_compile_says_where(language: str) -> None:
     assert re.search(r"[Mm]ain\.\w+[:(]3\b", output), output
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", MANY_FILES)
 async def test_program_of_several_files(language: str) -> None:
     """A program whose parts stand in several files and folders finds them."""
     nonce = secrets.token_hex(6)
@@ -204,3 +204,12 @@ async def test_javascript_modules() -> None:
     """An ES module is told from its source."""
     source = "import os from 'node:os';\nconst x = await Promise.resolve(os.EOL.length);\nconsole.log(x);\n"
     assert printed(await run("javascript", source)) == "1\n"
+
+
+async def test_go_package_of_several_files() -> None:
+    """The files of one package, without a module file, are compiled together."""
+    files = {
+        "main.go": 'package main\n\nimport "fmt"\n\nfunc main() { fmt.Println(part()) }\n',
+        "part.go": 'package main\n\nfunc part() string { return "part" }\n',
+    }
+    assert printed(await run("go", files)) == "part\n"

@@ -5,6 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -119,7 +120,7 @@ async def test_typescript_version_shows_in_what_type_checks(wanted: str, status:
     assert (await run("typescript", source, wanted)).status is status
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", [*PROGRAMS, "swift"])
 async def test_every_version_answers_by_its_exact_name(language: str) -> None:
     """Each version can be asked for by its exact name, answers right, and is named in the result."""
     offered = [
@@ -141,6 +142,36 @@ async def test_version_that_is_not_there_is_refused_with_those_that_are() -> Non
     """The refusal lists what this machine has, and names the closest."""
     with pytest.raises(RequestError, match=r"expected one of 3\.13\.\d+, 3\.11\.\d+, .*the closest is 3\.13"):
         await run("python", "print(1)\n", "3.12.9")
+
+
+def test_command_runs_the_version_that_is_asked_for(tmp_path: Path) -> None:
+    """``blueprint exec --runtime`` takes a range, and says which version ran."""
+    program = tmp_path / "program.py"
+    program.write_text("import sys\nprint(sys.version_info[:2])\n")
+    argv = [sys.executable, "-m", "blueprint", "exec", "--json", "--runtime", ">=3.10,<3.13", str(program)]
+    done = subprocess.run(argv, capture_output=True, check=True, cwd=PROJECT)
+    result = json.loads(done.stdout)
+    assert result["stdout"]["text"] == "(3, 11)\n"
+    assert result["runtime"]["version"].startswith("3.11.")
+
+
+def test_doctor_names_a_tree_that_is_out_of_date(tmp_path: Path) -> None:
+    """A further tree of an older recipe is named with the fix, and the others stay of use."""
+    for tree in find_trees(state_dir()):
+        data = json.loads((tree.path.parent / "manifest.json").read_text())
+        if data["tree"] == "bookworm":
+            data["recipes"]["php"] = "0" * 64
+        folder = tmp_path / "trees" / tree.digest
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps(data))
+    argv = [sys.executable, "-m", "blueprint", "doctor", "--json"]
+    env = os.environ | {"BLUEPRINT_TREES_DIR": str(tmp_path)}
+    done = subprocess.run(argv, capture_output=True, check=False, cwd=PROJECT, env=env)
+    (finding,) = [each for each in json.loads(done.stdout)["findings"] if each["name"] == "languages"]
+    assert (finding["level"], "out of date: bookworm;" in finding["detail"]) == ("weak", True)
+    assert "python 3.13" in finding["detail"]
+    assert "python 3.11" not in finding["detail"]
+    assert "runtimes build" in finding["fix"]
 
 
 def test_command_lists_every_version_with_its_digest() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.errors import RequestError, SandboxUnavailableError, SystemFailureError
+from sandbox.languages import LANGUAGES
 from sandbox.rootfs import (
     BuildStep,
     build_tree,
@@ -24,7 +25,7 @@ from sandbox.rootfs import (
     survey_host,
 )
 from sandbox.rootfs.bootstrap import require_tools
-from sandbox.rootfs.process import leashed, run_streaming
+from sandbox.rootfs.process import leashed, run_streaming, started
 from sandbox.rootfs.recipe import load_recipes
 from sandbox.rootfs.shell import TreeShell
 from sandbox.rootfs.trees import Manifest, build_folder, locked, publish
@@ -297,6 +298,32 @@ def test_error_while_reading_ends_the_program() -> None:
     assert processes_naming(word) == []
 
 
+def test_started_program_runs_beside_us_and_is_waited_for() -> None:
+    """A program that was started goes on by itself; its output comes when it is asked for, however much."""
+    with started(["sh", "-c", "head -c 200000 /dev/zero | tr '\\0' x; echo noise >&2"]) as finish:
+        assert finish() == "x" * 200_000
+
+
+def test_started_program_that_fails_is_a_failure() -> None:
+    """A failed program is told with its last words, when its end is asked for."""
+    with (
+        started(["sh", "-c", "echo sorry >&2; exit 3"]) as finish,
+        pytest.raises(SystemFailureError, match="ended with 3: sorry"),
+    ):
+        finish()
+
+
+def test_started_program_is_killed_when_it_is_left() -> None:
+    """When something else fails, or an interrupt comes, nothing that was started goes on."""
+    word = f"sleep 98.{os.getpid()}"
+    with pytest.raises(KeyboardInterrupt), started(["sh", "-c", f"{word}; true"]):
+        raise KeyboardInterrupt
+    deadline_s = time.monotonic() + 5
+    while processes_naming(word) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert processes_naming(word) == []
+
+
 # --- the host as a tree
 
 
@@ -304,9 +331,7 @@ def test_host_tree_names_what_is_there_and_the_fix_for_the_rest() -> None:
     """Each language is either there with its version and real programs, or missing with its fix."""
     survey = survey_host()
     there = {runtime.language for runtime in survey.tree.runtimes}
-    assert there | set(survey.missing) == {
-        "python", "javascript", "typescript", "java", "go", "cpp", "php", "swift",
-    }  # fmt: skip
+    assert there | set(survey.missing) == set(LANGUAGES)
     assert not there & set(survey.missing)
     assert all("install" in fix for fix in survey.missing.values())
     for runtime in survey.tree.runtimes:
@@ -319,10 +344,10 @@ def test_host_tree_names_what_is_there_and_the_fix_for_the_rest() -> None:
 
 
 def test_host_without_anything_misses_everything(tmp_path: Path) -> None:
-    """Where nothing is installed there is a tree without runtimes, and eight fixes."""
+    """Where nothing is installed there is a tree without runtimes, and a fix for each language."""
     survey = survey_host(str(tmp_path))
     assert survey.tree.runtimes == ()
-    assert len(survey.missing) == 8
+    assert set(survey.missing) == set(LANGUAGES)
 
 
 def test_program_outside_usr_counts_as_missing(tmp_path: Path) -> None:

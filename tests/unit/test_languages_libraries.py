@@ -62,7 +62,9 @@ def test_flags_follow_the_sources_in_the_plan() -> None:
         files=(SourceFile(path="main.cpp", content=b"int main() {}"),),
         dependencies=wanted("zlib"),
     )
-    argv = LANGUAGES["cpp"].plan(request, Provision(runtime=RUNTIME, bounds=StageBounds())).stages[0].argv
+    plan = LANGUAGES["cpp"].plan(request, Provision(runtime=RUNTIME, bounds=StageBounds()))
+    assert plan.lock == "zlib 1.3.1\n"
+    argv = plan.stages[0].argv
     assert argv[-5:] == ("/work/main.cpp", "-isystem", "/l/zlib/include", "-L/l/zlib/lib", "-lz")
 
 

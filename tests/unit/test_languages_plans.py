@@ -55,27 +55,27 @@ def plan(
     return declared.plan(request, Provision(runtime=runtime, bounds=bounds))
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", PROGRAMS)
 def test_last_stage_runs_with_the_arguments_at_the_end(language: str) -> None:
     """In every language the run stage comes last and hands the arguments over unchanged and in order."""
     last = plan(language, args=("-x", "two words", "--")).stages[-1]
     assert (last.name, last.argv[-3:]) == ("run", ("-x", "two words", "--"))
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", PROGRAMS)
 def test_every_program_is_an_absolute_path(language: str) -> None:
     """A back end is never asked to search for a program."""
     assert all(stage.argv[0].startswith("/") for stage in plan(language).stages)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", PROGRAMS)
 def test_unknown_option_is_refused_by_name(language: str) -> None:
     """An option that a language does not know is not ignored: the message names it."""
     with pytest.raises(RequestError, match="'turbo'"):
         plan(language, turbo="1")
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", PROGRAMS)
 def test_entry_point_that_is_not_among_the_files_is_refused_with_the_closest(language: str) -> None:
     """A mistyped entry point is refused, and the message offers the file that was meant."""
     file = LANGUAGES[language].default_file
@@ -91,7 +91,7 @@ def test_interpreted_languages_have_one_stage(language: str) -> None:
 
 def test_only_single_threaded_runtimes_count_processes_by_tasks() -> None:
     """Python, PHP and C++ start with one task, so that the kernel's limit on tasks is that on processes."""
-    exact = {name for name in LANGUAGES if plan(name).stages[-1].counts_processes_exactly}
+    exact = {name for name in PROGRAMS if plan(name).stages[-1].counts_processes_exactly}
     assert {"python", "php", "cpp"} == exact
 
 
@@ -112,7 +112,7 @@ def test_jvm_heap_follows_the_memory_limit() -> None:
 def test_no_stage_limits_the_address_space() -> None:
     """No plan asks for RLIMIT_AS: the JVM, V8 and Go would not start under one."""
     assert not any(
-        "ulimit" in word for name in LANGUAGES for stage in plan(name).stages for word in stage.argv
+        "ulimit" in word for name in PROGRAMS for stage in plan(name).stages for word in stage.argv
     )
 
 

@@ -9,7 +9,7 @@ from sandbox.languages import LANGUAGES, find
 def test_eight_languages_are_there() -> None:
     """The owner's eight languages are all registered."""
     expected = {"python", "javascript", "typescript", "java", "go", "cpp", "php", "swift"}
-    assert expected == set(LANGUAGES)
+    assert expected <= set(LANGUAGES)
 
 
 @pytest.mark.parametrize(

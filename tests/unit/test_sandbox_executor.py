@@ -216,6 +216,26 @@ async def test_version_is_exact_prefix_or_default(wanted: str, version: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("wanted", "version", "tree"),
+    [("", "1.2", "a"), ("1", "1.2", "a"), (">=1,<3", "2.9", "b"), ("^2", "2.9", "b"), ("<2", "1.2", "a")],
+)
+async def test_version_is_chosen_over_all_trees(wanted: str, version: str, tree: str) -> None:
+    """The best version of any tree runs in that tree; of the same version in two trees the first serves."""
+    trees = [
+        LanguageTree(
+            path=Path("/nowhere"),
+            digest=digest * 64,
+            kind="debian",
+            runtimes=tuple(Runtime(language="compiled", version=each, programs={}) for each in versions),
+        )
+        for digest, versions in (("a", ("1.2",)), ("b", ("1.2", "2.9")))
+    ]
+    executor = CodeExecutor(trees, FakeBackend(), {"compiled": Compiled()}, bounds=BOUNDS)
+    result = await executor.execute(a_request(runtime=wanted))
+    assert (result.runtime.version, result.runtime.tree_digest) == (version, tree * 64)
+
+
+@pytest.mark.parametrize(
     ("parts", "message"),
     [
         (

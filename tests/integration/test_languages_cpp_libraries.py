@@ -5,14 +5,11 @@ from collections.abc import Sequence
 import pytest
 
 from sandbox.backends.slot import SlotBackend
-from sandbox.bounds import StageBounds
-from sandbox.kernel.files import CollectBounds
-from sandbox.languages import LANGUAGES
-from sandbox.languages.language import Provision
+from sandbox.errors import RequestError
+from sandbox.executor import CodeExecutor
 from sandbox.request import Dependency, ExecutionRequest, SourceFile
-from sandbox.result import ExecutionResult, ExecutionStatus, RuntimeUsed
+from sandbox.result import ExecutionResult, ExecutionStatus
 from sandbox.rootfs import find_trees
-from sandbox.sandbox import Surroundings, run_plan
 from tests.conftest import state_dir
 
 pytestmark = [pytest.mark.root, pytest.mark.tree]
@@ -107,40 +104,35 @@ int main() {
 
 async def compile_and_run(source: str, names: Sequence[str], *, version: str) -> ExecutionResult:
     """Compile and run one C++ program with some libraries, in a version of the compiler."""
-    (tree, runtime), *_ = [
-        (tree, runtime)
-        for tree in find_trees(state_dir())
-        for runtime in tree.runtimes
-        if runtime.language == "cpp" and runtime.version.startswith(version)
-    ]
     request = ExecutionRequest(
         language="cpp",
+        runtime=version,
         files=[SourceFile(path="main.cpp", content=source.encode())],
         dependencies=[Dependency(name=name) for name in names],
     )
-    backend, bounds = SlotBackend(), StageBounds()
-    around = Surroundings(
-        backend=backend,
-        tree=tree,
-        runtime=RuntimeUsed(language="cpp", version=runtime.version, tree_digest=tree.digest),
-        bounds=bounds,
-        collecting=CollectBounds(),
-        sandbox_id="libraries",
-    )
-    plan = LANGUAGES["cpp"].plan(request, Provision(runtime=runtime, bounds=bounds))
+    executor = CodeExecutor(find_trees(state_dir()), SlotBackend())
     try:
-        return await run_plan(around, request, plan)
+        return await executor.execute(request)
     finally:
-        await backend.aclose()
+        await executor.aclose()
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 async def test_program_with_libraries_compiles_and_answers(name: str) -> None:
-    """A program that asks for libraries finds their headers, links their archives, and gets right answers."""
+    """A program that asks for libraries is compiled and linked with them, and the lock names each."""
     libraries, source, expected = PROGRAMS[name]
     result = await compile_and_run(source, libraries, version="14")
     assert result.status is ExecutionStatus.SUCCESS, result.stderr.data.decode()[-3000:]
     assert expected in result.stdout.data.decode()
+    locked = dict(line.split() for line in result.lock.splitlines())
+    assert set(libraries) <= set(locked)
+    assert all(version[0].isdigit() for version in locked.values())
+
+
+async def test_library_that_is_not_there_is_refused() -> None:
+    """A name or a version that the tree does not have is refused before anything runs."""
+    with pytest.raises(RequestError, match="did you mean 'zlib'"):
+        await compile_and_run("int main() {}", ["zlibb"], version="14")
 
 
 @pytest.mark.versions
