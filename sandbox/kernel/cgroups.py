@@ -152,7 +152,7 @@ class Group(NamedTuple):
 
     def _times(self) -> tuple[float, float]:
         if self.version == 1:
-            # The parts are what was seen at the kernel's ticks, too much on a busy machine; the total is exact.
+            # The parts are what the kernel saw at its ticks, too much on a busy machine; the total is exact.
             user = _number(self.read("cpuacct", "cpuacct.usage_user")) or 0
             system = _number(self.read("cpuacct", "cpuacct.usage_sys")) or 0
             total_s = self.cpu_time_s()
