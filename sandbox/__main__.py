@@ -22,6 +22,7 @@ from sandbox.check import Level, check
 from sandbox.errors import RequestError, SandboxError, SandboxUnavailableError
 from sandbox.executor import CodeExecutor
 from sandbox.languages import find
+from sandbox.live import watched
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus
 from sandbox.rootfs import find_trees, host_tree
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument(
         "--output", action="append", default=[], help="a file or folder to bring back; repeatable"
     )
+    run.add_argument("--live", action="store_true", help="print a line for each sample while it runs")
     run.add_argument("--timeout-s", type=float, help="wall clock of the run stage")
     run.add_argument("--memory-bytes", type=int, default=Limits().memory_bytes)
     run.add_argument("--tree", choices=("auto", "host"), default="auto", help="host: the machine's own /usr")
@@ -87,10 +89,14 @@ async def _run(options: argparse.Namespace) -> int:
         max_concurrent=1,
     )
     try:
-        result = await executor.execute(request)
+        async with watched(executor, request) as live:
+            async for sample in live:
+                if options.live:
+                    _print({"sample": sample}, indent=None)
     finally:
         await executor.aclose()
-    _print(result)
+    result = live.result
+    _print(result, indent=None if options.live else 2)
     return EXIT_OK if result.status == ExecutionStatus.SUCCESS else EXIT_FAILURE
 
 
@@ -110,8 +116,9 @@ def _fail(error: Exception, code: int) -> int:
     return code
 
 
-def _print(value: object) -> None:
-    sys.stdout.write(json.dumps(_plain(value), indent=2) + "\n")
+def _print(value: object, *, indent: int | None = 2) -> None:
+    sys.stdout.write(json.dumps(_plain(value), indent=indent) + "\n")
+    sys.stdout.flush()
 
 
 def _plain(value: object) -> object:

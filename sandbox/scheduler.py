@@ -149,8 +149,11 @@ class Scheduler:
         return self.running
 
     def retry_after_s(self) -> float:
-        """Estimate when those who wait now will have been started, from how long executions usually take."""
-        estimate_s = self._usual_s * (self.waiting + 1) / max(1, self.running)
+        """Estimate when half of those who wait will have been started, from how long executions took lately.
+
+        By then there is room in the queue again, and it has not run empty.
+        """
+        estimate_s = self._usual_s * max(1.0, self.waiting / 2) / max(1, self.running)
         return min(max(estimate_s, SHORTEST_RETRY_S), LONGEST_RETRY_S)
 
     def _check(self, claim: Claim) -> None:

@@ -23,10 +23,19 @@ from sandbox.result import (
     OutputFile,
     ProcessStats,
     RuntimeUsed,
+    StageSample,
 )
 from sandbox.tree import LanguageTree, Runtime
 
-__all__ = ["FakeBackend", "FakeExecutor", "FakeSandbox", "captured", "fake_outcome", "fake_result"]
+__all__ = [
+    "FakeBackend",
+    "FakeExecutor",
+    "FakeSandbox",
+    "captured",
+    "fake_outcome",
+    "fake_result",
+    "fake_sample",
+]
 
 TREE_DIGEST = hashlib.sha256(b"fake tree").hexdigest()
 
@@ -71,6 +80,23 @@ def fake_result(
     )
 
 
+def fake_sample(*, elapsed_s: float, stage: str = "run", memory_bytes: int = 9 * 1024 * 1024) -> StageSample:
+    """Build live figures of a program that works half of its time."""
+    return StageSample(
+        stage=stage,
+        elapsed_s=elapsed_s,
+        memory_bytes=memory_bytes,
+        memory_anonymous_bytes=memory_bytes,
+        memory_file_bytes=0,
+        user_time_s=elapsed_s / 2,
+        system_time_s=0.0,
+        processes=1,
+        disk_bytes=4096,
+        stdout_bytes=0,
+        stderr_bytes=0,
+    )
+
+
 class FakeExecutor:
     """Answers each request by a function, and keeps the requests.
 
@@ -78,6 +104,7 @@ class FakeExecutor:
         answer: makes the result of a request, or raises what the real executor would raise. Without it each
             program "prints" its own source (the first file) and succeeds.
         delay_s: how long each execution takes; it can be cancelled meanwhile.
+        samples: live figures that each execution gives at its start.
 
     Attributes:
         requests: every request that was started, in order.
@@ -86,10 +113,15 @@ class FakeExecutor:
     """
 
     def __init__(
-        self, answer: Callable[[ExecutionRequest], ExecutionResult] | None = None, *, delay_s: float = 0.0
+        self,
+        answer: Callable[[ExecutionRequest], ExecutionResult] | None = None,
+        *,
+        delay_s: float = 0.0,
+        samples: Sequence[StageSample] = (),
     ) -> None:
         self._answer = answer or _print_source
         self._delay_s = delay_s
+        self._samples = samples
         self.requests: list[ExecutionRequest] = []
         self.cancelled_count = 0
         self.is_closed = False
@@ -97,10 +129,13 @@ class FakeExecutor:
     async def execute(
         self,
         request: ExecutionRequest,
-        on_sample: OnSample | None = None,  # noqa: ARG002 - the port's signature; a fake uses nothing
+        on_sample: OnSample | None = None,
     ) -> ExecutionResult:
-        """Record the request, wait the delay, answer."""
+        """Record the request, give the samples, wait the delay, answer."""
         self.requests.append(request)
+        if on_sample is not None:
+            for sample in self._samples:
+                on_sample(sample)
         try:
             await asyncio.sleep(self._delay_s)
         except asyncio.CancelledError:

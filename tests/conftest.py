@@ -46,6 +46,7 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "node": (lambda: shutil.which("npm") is not None, "needs Node.js and npm"),
     "bubblewrap": (has_bubblewrap, "needs bubblewrap"),
     "gvisor": (lambda: shutil.which("runsc") is not None, "needs gVisor's runsc"),
+    "ps": (lambda: shutil.which("ps") is not None, "needs ps"),
 }
 
 

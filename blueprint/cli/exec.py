@@ -6,10 +6,12 @@ from typing import Any
 import click
 
 from blueprint.cli.exits import ExitCode
+from blueprint.cli.live import LiveLine, sample_json
 from blueprint.cli.outcome import as_json, contact_lines, not_enforced_lines, summary, write_streams
 from blueprint.cli.program import program_options, read_program
 from blueprint.cli.sandboxes import SANDBOX_SETTINGS, opened_sandbox
 from blueprint.cli.session import Session, node_command
+from sandbox.live import watched
 from sandbox.request import ExecutionRequest
 from sandbox.result import ExecutionResult, ExecutionStatus
 
@@ -20,11 +22,17 @@ _SETTINGS = ("state_dir", "trees_dir", *SANDBOX_SETTINGS)
 
 @click.command("exec", help="Run a program (a file or a folder) in the sandbox, without any chain.")
 @program_options
+@click.option(
+    "--live",
+    "is_live",
+    is_flag=True,
+    help="Show memory, CPU, processes and disk while it runs; with --json one line for each sample.",
+)
 @node_command(settings=_SETTINGS)
-def command(session: Session, **program: Any) -> int:
+def command(session: Session, *, is_live: bool, **program: Any) -> int:
     """Run it; its output is passed on, its outcome is a line on stderr, a failure is exit code 6."""
     request = read_program(**program)
-    result = asyncio.run(_execute(session, request))
+    result = asyncio.run(_execute(session, request, is_live=is_live))
     session.emit(as_json(result))
     if not session.is_json:
         write_streams(session, result.stdout.data, result.stderr.data)
@@ -41,6 +49,15 @@ def command(session: Session, **program: Any) -> int:
     return ExitCode.OK if result.status == ExecutionStatus.SUCCESS else ExitCode.JOB_FAILED
 
 
-async def _execute(session: Session, request: ExecutionRequest) -> ExecutionResult:
+async def _execute(session: Session, request: ExecutionRequest, *, is_live: bool) -> ExecutionResult:
     async with opened_sandbox(session, [request.language]) as sandbox:
-        return await sandbox.executor.execute(request)
+        if not is_live:
+            return await sandbox.executor.execute(request)
+        async with watched(sandbox.executor, request) as live:
+            with LiveLine(session.stderr) as line:
+                async for sample in live:
+                    if session.is_json:
+                        session.emit(sample_json(sample))
+                    else:
+                        line(sample)
+        return live.result

@@ -152,9 +152,12 @@ class Group(NamedTuple):
 
     def _times(self) -> tuple[float, float]:
         if self.version == 1:
+            # The parts are what the kernel saw at its ticks, too much on a busy machine; the total is exact.
             user = _number(self.read("cpuacct", "cpuacct.usage_user")) or 0
             system = _number(self.read("cpuacct", "cpuacct.usage_sys")) or 0
-            return user / NANOSECONDS, system / NANOSECONDS
+            total_s = self.cpu_time_s()
+            system_s = total_s * system / (user + system) if user + system else 0.0
+            return total_s - system_s, system_s
         counters = _keyed(self.read("cpu", "cpu.stat"))
         return counters.get("user_usec", 0) / MICROSECONDS, counters.get("system_usec", 0) / MICROSECONDS
 

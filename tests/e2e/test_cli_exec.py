@@ -56,6 +56,42 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     assert "memory" in body["guarantees"]["enforced"]
 
 
+GROWS = """
+import time
+held = []
+for _ in range(3):
+    block = bytearray(30 << 20)
+    block[::4096] = b'x' * len(block[::4096])
+    held.append(block)
+    time.sleep(0.5)
+print('grown')
+"""
+
+
+@pytest.mark.root
+def test_live_json_is_a_line_for_each_sample_and_then_the_result(tmp_path: Path) -> None:
+    """With --live --json each line of stdout is a document; the last one is the result."""
+    result = execute(tmp_path, GROWS, "--live", "--json")
+    *samples, last = [json.loads(line) for line in result.stdout.splitlines()]
+    assert (result.returncode, last["stdout"]["text"]) == (0, "grown\n")
+    anonymous = [each["sample"]["memory_anonymous_bytes"] for each in samples]
+    assert len(samples) > 5
+    assert max(anonymous) > 90 << 20
+    assert max(anonymous) - min(anonymous) > 55 << 20
+    assert {each["sample"]["stage"] for each in samples} == {"run"}
+
+
+@pytest.mark.root
+def test_live_off_a_terminal_is_a_line_each_second(tmp_path: Path) -> None:
+    """Stdout is the program's own; stderr has whole lines and no control characters."""
+    result = execute(tmp_path, GROWS, "--live")
+    lines = [line for line in result.stderr.splitlines() if line.startswith("  run ")]
+    assert (result.returncode, result.stdout) == (0, "grown\n")
+    assert 2 <= len(lines) <= 4
+    assert "MiB memory" in lines[-1]
+    assert "\x1b" not in result.stderr
+
+
 @pytest.mark.root
 def test_time_limit_is_the_flags(tmp_path: Path) -> None:
     """--timeout-s ends the program and is told as the timeout that it is."""

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,37 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 class Loop:
     """A chain and a node on the host tree, with the flags and keys to use them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
         self.folder = folder
         self.state = folder / "state"
         self.chain = self._start("chain", "--port", "0")
         self.facts = self._read(self.chain)
         where = ["--rpc-url", self.facts["ws_url"], "--contract", self.facts["contract"]]
         self.where = [*where, "--service-ids", "0"]
+        self.start_node(*flags)
+
+    def start_node(self, *flags: str) -> None:
+        """Start the node, for the first time or again, and wait until it serves."""
         self.node = self._start(
             *("run", *self.where, "--tree", "host", "--state-dir", str(self.state), "--http-port", "0"),
+            *flags,
             key=OPERATOR,
         )
         self.url: str = self._read(self.node)["url"]
+
+    def load(self) -> dict[str, Any]:
+        """Return what the node says that its executions reserve."""
+        executions: dict[str, Any] = httpx.get(f"{self.url}/readyz", trust_env=False).json()["executions"]
+        return executions
+
+    def stop_node(self) -> int:
+        """Ask the node to stop and wait for its end; returns its exit code."""
+        self.node.send_signal(signal.SIGTERM)
+        code = self.node.wait(timeout=40)
+        assert self.node.stdout is not None
+        self.node.stdout.close()
+        self.earlier_log = (self.folder / "run.log").read_text()
+        return code
 
     def run(self, *arguments: str, key: int | None = None, stdin: str = "") -> tuple[int, str, str]:
         """Run a command to its end; returns exit code, stdout and stderr."""
@@ -50,12 +71,11 @@ class Loop:
 
     def close(self) -> list[int]:
         """Stop node and chain; returns their exit codes."""
-        codes = []
-        for process in (self.node, self.chain):
-            process.send_signal(signal.SIGTERM)
-            codes.append(process.wait(timeout=40))
-            assert process.stdout is not None
-            process.stdout.close()
+        codes = [self.stop_node()]
+        self.chain.send_signal(signal.SIGTERM)
+        codes.append(self.chain.wait(timeout=40))
+        assert self.chain.stdout is not None
+        self.chain.stdout.close()
         return codes
 
     def _start(self, *arguments: str, key: int | None = None) -> subprocess.Popen[str]:
@@ -188,3 +208,31 @@ def test_log_holds_no_program_and_no_key(loop: Loop) -> None:
     assert [secret for secret in ("planted-output", "planted-source", key) if secret in log] == []
     events = [json.loads(line)["event"] for line in log.splitlines() if line.startswith("{")]
     assert {"http_started", "node_started", "call_ended"} <= set(events)
+
+
+def test_stopping_node_puts_back_what_waits_and_the_next_one_answers_it(tmp_path: Path) -> None:
+    """One program runs and two wait for its place: it ends, they go back and are answered later."""
+    loop = Loop(tmp_path, "--max-concurrent", "1", "--grace-s", "30")
+    with ThreadPoolExecutor() as threads:
+        answers = []
+        for number, source in enumerate(
+            ["import time; time.sleep(12); print('done')", *["print('done')"] * 2]
+        ):
+            (tmp_path / f"{number}.py").write_text(source)
+            submit = ("submit", f"{number}.py", *loop.where, "--json")
+            answers.append(threads.submit(loop.run, *submit, key=CALLER))
+            deadline = time.monotonic() + 30
+            while (load := loop.load())["running"] + load["waiting"] <= number:
+                assert time.monotonic() < deadline, load
+                time.sleep(0.05)
+        assert (load["running"], load["waiting"]) == (1, 2)
+        began_s = time.monotonic()
+        assert loop.stop_node() == 0
+        took_s = time.monotonic() - began_s
+        loop.start_node()
+        texts = [json.loads(each.result()[1])["answer"]["stdout"]["text"] for each in answers]
+    assert texts == ["done\n"] * 3
+    assert took_s < 20, "the stop waited for programs that had not started"
+    postponed = [line for line in loop.earlier_log.splitlines() if "call_postponed" in line]
+    assert len(postponed) == 2
+    assert loop.close() == [0, 0]

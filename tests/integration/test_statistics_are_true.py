@@ -74,36 +74,39 @@ async def test_disk_and_inodes_are_those_of_what_was_left() -> None:
 
 
 async def test_user_time_is_that_of_the_program() -> None:
-    """A program that stops when it has used one second of user time itself."""
+    """A program that computes for a second of CPU time, by its own precise clock."""
     code = (
-        "import os\nn = 0\nwhile os.times().user < 1.0:\n  for _ in range(10000): n += 1\nprint(os.times())"
+        "import time\nwhile time.process_time() < 1.0:\n  for _ in range(10000): pass\n"
+        "print(time.process_time())"
     )
     result = await run_python(code, ROOMY)
     stats = run_stage(result)
-    assert stats.user_time_s + stats.system_time_s == pytest.approx(1.0, rel=0.1)
-    assert stats.user_time_s == pytest.approx(1.0, rel=0.1)
-    assert stats.wall_time_s > 0.9
+    used_s = stats.user_time_s + stats.system_time_s
+    assert used_s == pytest.approx(float(result.stdout.data), rel=0.1)
+    assert stats.user_time_s > 0.8 * used_s  # the kernel splits the sum by what it saw at its ticks
 
 
 async def test_system_time_is_that_of_the_program() -> None:
-    """A program that stops when the kernel has worked one second for it."""
+    """A program for which the kernel works for a second of CPU time."""
     code = (
-        "import os\nf = os.open('/dev/zero', os.O_RDONLY)\nb = bytearray(1 << 20)\n"
-        "while os.times().system < 1.0:\n  for _ in range(20): os.readv(f, [b])\n"
-        "print(sum(os.times()[:2]))"
+        "import os, time\nf = os.open('/dev/zero', os.O_RDONLY)\nb = bytearray(1 << 20)\n"
+        "while time.process_time() < 1.0:\n  for _ in range(20): os.readv(f, [b])\n"
+        "print(time.process_time())"
     )
     result = await run_python(code, ROOMY)
     stats = run_stage(result)
-    assert stats.system_time_s == pytest.approx(1.0, rel=0.1)
-    assert stats.user_time_s + stats.system_time_s == pytest.approx(float(result.stdout.data), rel=0.1)
+    used_s = stats.user_time_s + stats.system_time_s
+    assert used_s == pytest.approx(float(result.stdout.data), rel=0.1)
+    assert stats.system_time_s > 0.8 * used_s
 
 
 async def test_time_of_children_that_are_gone_counts() -> None:
-    """Ten children of a tenth of a second each, one after the other."""
+    """Ten children of a tenth of a second each, one after the other, and what making them cost."""
     code = (
-        "import os\nfor _ in range(10):\n"
-        "  if os.fork() == 0:\n    while sum(os.times()[:2]) < 0.1: pass\n    os._exit(0)\n  os.wait()\n"
-        "print(sum(os.times()[:4]))\n"
+        "import os, resource, time\nfor _ in range(10):\n"
+        "  if os.fork() == 0:\n    while time.process_time() < 0.1: pass\n    os._exit(0)\n  os.wait()\n"
+        "both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
+        "print(sum(each.ru_utime + each.ru_stime for each in both))\n"
     )
     result = await run_python(code, ROOMY)
     stats = run_stage(result)
@@ -159,7 +162,10 @@ async def test_out_of_memory_is_counted() -> None:
 
 KILLED = {
     ExecutionStatus.TIMEOUT: ("while True: time.sleep(0.001)", {"wall_time_s": 1.5}),
-    ExecutionStatus.CPU_LIMIT: ("while True: pass", {"cpu_time_s": 1.0}),
+    ExecutionStatus.CPU_LIMIT: (
+        "while True:\n  for _ in range(100_000): pass\n  print(time.process_time(), flush=True)",
+        {"cpu_time_s": 1.0},
+    ),
 }
 
 
@@ -181,9 +187,10 @@ async def test_killed_program_is_counted_too(status: ExecutionStatus) -> None:
     assert number(stats.context_switches_voluntary) >= 500
     assert number(stats.context_switches_involuntary) >= 0
     if status == ExecutionStatus.CPU_LIMIT:
-        assert stats.user_time_s + stats.system_time_s == pytest.approx(1.0, rel=0.1)
+        said_s = float(result.stdout.data.splitlines()[-1])
+        assert stats.user_time_s + stats.system_time_s == pytest.approx(said_s, rel=0.1)
     if status == ExecutionStatus.TIMEOUT:
-        assert stats.wall_time_s == pytest.approx(1.5, rel=0.2)
+        assert 1.5 <= stats.wall_time_s < 3.0
 
 
 CPP = """

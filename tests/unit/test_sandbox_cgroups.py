@@ -232,3 +232,17 @@ def test_all_sandboxes_weigh_one_task_on_each_cpu(
     GroupTree(version=version, homes={"a": tmp_path / "one", "b": tmp_path / "two"}, owner="1-2").prepare()
     assert (tmp_path / "one/tee-job-node" / name).read_text() == str(4 * weight)
     assert not (tmp_path / "two/tee-job-node" / name).exists()
+
+
+def test_version_1_times_add_up_to_what_was_used(tmp_path: Path) -> None:
+    """What was seen at ticks only says how the exact sum is divided; without a tick it is all the user's."""
+    group = group_of(1, tmp_path)
+    for name, ticks in (("user", 3_000_000_000), ("sys", 1_000_000_000)):
+        (tmp_path / f"cpuacct.usage_{name}").write_text(str(ticks))
+    usage = group.usage()
+    assert (usage.user_time_s, usage.system_time_s) == (2.5 * 3 / 4, 2.5 / 4)
+    for name in ("user", "sys"):
+        (tmp_path / f"cpuacct.usage_{name}").write_text("0")
+    usage = group.usage()
+    assert (usage.user_time_s, usage.system_time_s) == (2.5, 0.0)
+    group.close()

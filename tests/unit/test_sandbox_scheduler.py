@@ -149,18 +149,18 @@ async def test_flooding_caller_does_not_delay_anothers_first() -> None:
 async def test_full_queue_says_when_to_come_back() -> None:
     """The estimate is made of how long executions take and how many wait; the error may be retried."""
     clock = Clock()
-    scheduler = a_scheduler(max_concurrent=1, max_waiting=1, clock=clock)
+    scheduler = a_scheduler(max_concurrent=1, max_waiting=6, clock=clock)
     for _ in range(100):  # executions of four seconds each
         (one,) = await workers(scheduler, a_claim())
         clock.now += 4
         await end(one)
-    two = await workers(scheduler, a_claim(), a_claim())
-    with pytest.raises(BusyError, match="1 executions run and 1 wait: the queue is full; try again") as busy:
+    many = await workers(scheduler, *(a_claim() for _ in range(7)))
+    with pytest.raises(BusyError, match="1 executions run and 6 wait: the queue is full; try again") as busy:
         async with scheduler.admit(a_claim()):
             pass
     assert busy.value.retryable
-    assert busy.value.retry_after_s == pytest.approx(8.0, rel=0.01)
-    await end(*two)
+    assert busy.value.retry_after_s == pytest.approx(4.0 * 3, rel=0.01)
+    await end(*many)
 
 
 async def test_queue_full_of_one_caller_takes_anothers_first() -> None:
