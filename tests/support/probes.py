@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -293,12 +294,14 @@ def facts_of_this_machine(folder: Path) -> Iterator[Facts]:
     libc = ctypes.CDLL(None)
     memory = libc.shmget(key, 4096, IPC_CREATE | 0o666)
     assert memory >= 0
+    # Its number is larger than any that a program's own process has in a new name space.
+    victim = subprocess.Popen(["sleep", "600"])
     try:
         with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as abstract:
             abstract.bind(name)
             abstract.listen()
             yield Facts(
-                pid=os.getpid(),
+                pid=victim.pid,
                 port=tcp.getsockname()[1],
                 abstract_name=name,
                 marker=str(marker),
@@ -307,6 +310,8 @@ def facts_of_this_machine(folder: Path) -> Iterator[Facts]:
                 namespaces={kind: os.readlink(f"/proc/self/ns/{kind}") for kind in NAMESPACES},  # noqa: PTH115
             )
     finally:
+        victim.kill()
+        victim.wait()
         libc.shmctl(memory, IPC_REMOVE, None)
 
 
