@@ -10,6 +10,7 @@ import pytest
 
 from sandbox.backends.backend import Backend, Sandbox
 from sandbox.backends.bubblewrap import BubblewrapBackend
+from sandbox.backends.gvisor import GvisorBackend
 from sandbox.backends.slot import SlotBackend
 from tests.support.probes import (
     PROBES,
@@ -26,6 +27,7 @@ from tests.support.sandboxes import MIB, SMALL, host_python
 BACKENDS = [
     pytest.param(SlotBackend, id="slot", marks=pytest.mark.root),
     pytest.param(BubblewrapBackend, id="bubblewrap", marks=pytest.mark.bubblewrap),
+    pytest.param(GvisorBackend, id="gvisor", marks=[pytest.mark.root, pytest.mark.gvisor]),
 ]
 """One line for each back end; those that this machine does not serve are skipped."""
 

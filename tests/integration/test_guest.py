@@ -16,7 +16,7 @@ TESTS = (
     "tests/integration/test_sandbox_slot.py",
     "tests/integration/test_sandbox_version_2.py",
 )
-TOO_LONG = ("without_descriptors", "concurrent_sandboxes", "when_it_succeeds", "bubblewrap")
+TOO_LONG = ("without_descriptors", "concurrent_sandboxes", "when_it_succeeds", "bubblewrap", "gvisor")
 """What an emulated processor takes too long for, and what has little to do with the version of the groups."""
 
 
