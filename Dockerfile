@@ -5,10 +5,11 @@
 #
 # The stage "tree" makes a root file system, which needs mounts: hence security.insecure, for that one step.
 # As it is, the image runs without root, and programs run under bubblewrap (the container then needs
-# --security-opt seccomp=unconfined --security-opt apparmor=unconfined). For the strong sandbox, in which every
-# limit is enforced, run it as root with the rights to make name spaces, mounts and control groups:
+# --security-opt with each of seccomp=unconfined, apparmor=unconfined and systempaths=unconfined). For the strong
+# sandbox, in which every limit is enforced, run it as root with the rights to make name spaces, mounts and
+# control groups; docs/how-to/run-in-a-container.md has a command with fewer:
 #
-#   docker run --user 0 --privileged --cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup tee-job-node
+#   docker run --user 0 --init --privileged --cgroupns=host -v /sys/fs/cgroup:/sys/fs/cgroup tee-job-node
 
 FROM debian:trixie-slim AS base
 RUN apt-get update \

@@ -10,7 +10,10 @@ import pytest
 
 from sandbox.backends.bubblewrap_command import find_bubblewrap
 from sandbox.errors import SandboxUnavailableError
+from sandbox.kernel.grouptree import find_group_tree
+from sandbox.kernel.landlock import landlock_abi
 from sandbox.rootfs import find_tree, find_trees, load_recipes
+from tests.support.guest import why_no_guest
 
 PROJECT = Path(__file__).resolve().parent.parent
 ANVIL = PROJECT / "contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
@@ -34,6 +37,14 @@ def has_bubblewrap() -> bool:
     return True
 
 
+def has_version_2() -> bool:
+    """Say whether the slot back end would use version 2 of control groups here."""
+    try:
+        return find_group_tree().version == 2
+    except SandboxUnavailableError:
+        return False
+
+
 # marker -> (can it run here, the reason to print where it cannot)
 REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
@@ -44,6 +55,9 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     ),
     "anvil": (lambda: ANVIL.exists() or shutil.which("anvil") is not None, "needs anvil"),
     "node": (lambda: shutil.which("npm") is not None, "needs Node.js and npm"),
+    "cgroup2": (has_version_2, "needs version 2 of control groups"),
+    "container": (lambda: shutil.which("crun") is not None, "needs crun"),
+    "landlock": (lambda: landlock_abi() > 0, "needs Landlock in the kernel"),
     "bubblewrap": (has_bubblewrap, "needs bubblewrap"),
     "gvisor": (lambda: shutil.which("runsc") is not None, "needs gVisor's runsc"),
     "ps": (lambda: shutil.which("ps") is not None, "needs ps"),
@@ -58,6 +72,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = {name: reason for name, (serves, reason) in REQUIREMENTS.items() if not serves()}
+    if no_guest := why_no_guest():
+        missing["guest"] = no_guest
     for item in items:
         for name, reason in missing.items():
             if item.get_closest_marker(name):

@@ -19,9 +19,10 @@ from blueprint.cli.outcome import size_text
 from blueprint.cli.sandboxes import capacity_of
 from blueprint.cli.session import Session, node_command, printable
 from blueprint.errors import BlueprintError
-from sandbox.check import Finding, Level, check
+from sandbox.check import Finding, Level, backends_that_serve, check
 from sandbox.errors import SandboxUnavailableError
-from sandbox.rootfs import find_tree, find_trees, is_current, list_trees, survey_host
+from sandbox.rootfs import Manifest, find_tree, find_trees, is_current, list_trees, survey_host
+from sandbox.rootfs.seal import measure
 
 __all__ = ["command", "own_findings"]
 
@@ -37,21 +38,31 @@ _SETTINGS = (
 )
 _TREE_ROOM_BYTES: Final = 6 * 1024**3
 _LEAST_ROOM_BYTES: Final = 1024**3
+_DEGRADED: Final = (
+    "programs can run here under bubblewrap, without the guarantees that are weak above: "
+    "--backend bubblewrap, and accept each by name with --allow-degraded"
+)
 _STYLES: Final = {Level.OK: "green", Level.WEAK: "yellow", Level.MISSING: "red"}
 
 
 @click.command("doctor", help="Check what this machine offers, and print the fix for what is missing.")
+@click.option("--verify-trees", is_flag=True, help="Also read every language tree, and compare its digest.")
 @node_command(settings=_SETTINGS)
-def command(session: Session) -> int:
+def command(session: Session, *, verify_trees: bool) -> int:
     """Try everything; exit code 5 when programs cannot be isolated, 1 when something else is missing."""
     own, isolation = asyncio.run(_examine(session))
-    can_isolate = all(f.level != Level.MISSING for f in isolation) or shutil.which("bwrap") is not None
+    if verify_trees:
+        own += [_integrity(folder, manifest) for folder, manifest in list_trees(session.trees_dir)]
+    serving = backends_that_serve(isolation)
+    can_isolate = bool(serving)
     findings = own + isolation
     session.emit(
         {
             "can_isolate": can_isolate,
+            "backends": serving,
             "findings": [
-                {n: str(getattr(f, n)) for n in ("name", "level", "detail", "fix")} for f in findings
+                {n: str(getattr(f, n)) for n in ("name", "level", "detail", "fix", "backend")}
+                for f in findings
             ],
         },
         _table(findings),
@@ -61,8 +72,8 @@ def command(session: Session) -> int:
         return ExitCode.SANDBOX_UNAVAILABLE
     if any(f.level == Level.MISSING for f in own):
         return ExitCode.FAILURE
-    if any(f.level == Level.MISSING for f in isolation):
-        session.say("without root programs run under bubblewrap, with the guarantees above missing", "yellow")
+    if "slot" not in serving:
+        session.say(_DEGRADED, "yellow")
     session.suggest("blueprint demo")
     return ExitCode.OK
 
@@ -142,6 +153,19 @@ def _languages(session: Session) -> Finding:
         detail=f"no language tree; the host itself has {names}",
         fix="blueprint runtimes build (as root, once)",
     )
+
+
+def _integrity(folder: Path, manifest: Manifest) -> Finding:
+    name = f"tree {manifest.digest[:12]}"
+    found = measure(folder / "root")
+    if found.digest != manifest.digest:
+        detail = (
+            f"its content is {found.digest[:12]}, in {found.files} files where {manifest.files} were made"
+        )
+        fix = f"rm -r {folder} && blueprint runtimes build"
+        return Finding(name=name, level=Level.MISSING, detail=detail, fix=fix)
+    detail = f"{found.files} files, {size_text(found.size_bytes)}, as when it was made"
+    return Finding(name=name, level=Level.OK, detail=detail)
 
 
 def _key(session: Session) -> Finding:

@@ -24,7 +24,7 @@ from sandbox.backends.layout import layout_of
 from sandbox.backends.report import outcome_of, sample_of, task_of
 from sandbox.backends.usernumbers import UID_BASE, UID_COUNT, UserNumbers
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
-from sandbox.inside.init import WALLS
+from sandbox.inside.init import walls_here
 from sandbox.inside.launcher import Launcher
 from sandbox.inside.orders import pack, unpack_figures
 from sandbox.inside.wire import Fields
@@ -77,7 +77,7 @@ class SlotBackend:
 
     def guarantees(self) -> Guarantees:
         """Say what a sandbox has; each result says again what its own init and limits really had."""
-        return Guarantees(backend=self.name, enforced=ENFORCED | set(WALLS))
+        return Guarantees(backend=self.name, enforced=ENFORCED | walls_here())
 
     async def open(
         self, tree: LanguageTree, limits: Limits, sandbox_id: str, mounts: Sequence[Mount] = ()

@@ -19,8 +19,9 @@ import signal
 from typing import NamedTuple, NoReturn
 
 from sandbox.inside.orders import StageTask
-from sandbox.inside.root import mount_proc, write_text
+from sandbox.inside.root import BOX_FOLDERS, mount_proc, write_text
 from sandbox.kernel.cgroups import Group
+from sandbox.kernel.landlock import confine_files, landlock_abi
 from sandbox.kernel.privileges import INIT_ID, INSIDE_ID, die_with_parent, drop_privileges, hide_memory
 from sandbox.kernel.rlimits import apply_rlimits
 from sandbox.kernel.seccomp import install_filter
@@ -37,7 +38,7 @@ from sandbox.kernel.syscalls import (
     unshare,
 )
 
-__all__ = ["STAGE_NAMESPACES", "WALLS", "Pipes", "be_init"]
+__all__ = ["STAGE_NAMESPACES", "WALLS", "Pipes", "be_init", "walls_here"]
 
 STAGE_NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS
 """Made with init by root of the initial user name space. The launcher has made the network name space right
@@ -46,9 +47,12 @@ before, because a gateway's socket must be in it; the user and cgroup name space
 WALLS = (
     "pid_namespace", "mount_namespace", "network_namespace", "network_none", "ipc_namespace", "uts_namespace",
     "user_namespace", "cgroup_namespace", "read_only_root", "proc_masked", "file_size", "open_files",
-    "core_dumps_none", "capabilities_none", "no_new_privileges", "seccomp",
+    "core_dumps_none", "capabilities_none", "no_new_privileges", "seccomp", "landlock",
 )  # fmt: skip
-"""What stands when the program is executed: every step below raises when it cannot be done."""
+"""What stands when the program is executed: every step below raises when it cannot be done.
+
+``network_none`` not with a gateway, ``landlock`` where the kernel has it.
+"""
 
 HOST_NAME = "sandbox"
 OOM_SCORE = "500"
@@ -66,6 +70,11 @@ class Pipes(NamedTuple):
     """Written: the lines above."""
     release: int
     """Read: one byte when the user name space is mapped; end of file when the launcher is dead."""
+
+
+def walls_here() -> frozenset[str]:
+    """Return what will stand on this machine in a stage without a gateway."""
+    return frozenset(WALLS) - (set() if landlock_abi() else {"landlock"})
 
 
 def be_init(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) -> NoReturn:
@@ -100,10 +109,11 @@ def _live(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) ->
     if os.read(pipes.release, 1) != b"1":
         raise ConnectionError("the launcher is gone")
 
+    abi = landlock_abi()
     failure_out, failure_in = os.pipe()
     program = clone3(0, cgroup_fd=group.folders["unified"] if group.version == 2 else None)  # noqa: PLR2004
     if program is None:
-        _be_program(task, group, program_filter, pipes, failure_in)
+        _be_program(task, group, program_filter, pipes, failure_in, abi=abi)
     os.close(failure_in)
     os.close(program.pidfd)
     _settle(group, program_filter, pipes)
@@ -113,7 +123,8 @@ def _live(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes) ->
     if failure:
         _report(pipes, failure)
         os._exit(EXIT_FAILED)
-    walls = [name for name in WALLS if name != "network_none" or task.gateway_port is None]
+    absent = {"network_none" if task.gateway_port is not None else "", "" if abi else "landlock"}
+    walls = [name for name in WALLS if name not in absent]
     _report(pipes, f"started {' '.join(walls)}")
     return _reap(program.pid)
 
@@ -157,7 +168,9 @@ def _report_end(pipes: Pipes, status: int) -> None:
     _report(pipes, f"ended {status} {usage.ru_nvcsw} {usage.ru_nivcsw}")
 
 
-def _be_program(task: StageTask, group: Group, program_filter: bytes, pipes: Pipes, failure: int) -> NoReturn:
+def _be_program(
+    task: StageTask, group: Group, program_filter: bytes, pipes: Pipes, failure: int, *, abi: int
+) -> NoReturn:
     """Run as process 2 up to its exec; what goes wrong is written to ``failure``, which exec closes."""
     try:
         os.setsid()
@@ -173,6 +186,9 @@ def _be_program(task: StageTask, group: Group, program_filter: bytes, pipes: Pip
         apply_rlimits(dict(task.rlimits))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         drop_privileges(INSIDE_ID)
+        if abi:
+            folders = [f"/{place}" for place in BOX_FOLDERS.values()]
+            confine_files(abi, folders=folders, files_below=["/dev"])
         install_filter(program_filter)
     except BaseException as exc:  # noqa: BLE001 - reported to init, which ends the stage
         os.write(failure, f"failed {type(exc).__name__}: {exc}".encode())

@@ -87,6 +87,11 @@ class Group(NamedTuple):
         with contextlib.suppress(FileNotFoundError):
             self.write("memory", "memory.swap.max", "0")
 
+    def bounds_swap(self) -> bool:
+        """Say whether the bound on memory holds for swap too: this kernel accounts for it."""
+        name = "memory.memsw.limit_in_bytes" if self.version == 1 else "memory.swap.max"
+        return self.read("memory", name) is not None
+
     def join(self) -> None:
         """Move the calling process, which has one thread, into a version 1 group.
 

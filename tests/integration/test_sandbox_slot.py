@@ -19,6 +19,7 @@ from sandbox.backends.slot import SlotBackend
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.kernel.cgroups import Group
 from sandbox.kernel.grouptree import find_group_tree, own_name
+from sandbox.kernel.landlock import landlock_abi
 from sandbox.request import Limits
 from sandbox.result import ExecutionStatus, LimitKind
 from tests.support.sandboxes import (
@@ -56,9 +57,10 @@ async def test_program_reads_its_input_arguments_and_variables() -> None:
 
 async def test_result_names_every_wall_and_measures() -> None:
     """A short run reports all that held it, and figures that can be true."""
+    landlock = {"landlock"} if landlock_abi() else set()
     result = await run_python("x = sum(range(10**6)); print('ok')")
     assert (result.status, result.stdout.data, result.exit_code) == (ExecutionStatus.SUCCESS, b"ok\n", 0)
-    assert (result.guarantees.backend, result.guarantees.enforced) == ("slot", EVERY_WALL)
+    assert (result.guarantees.backend, result.guarantees.enforced) == ("slot", EVERY_WALL | landlock)
     stats = result.process_stats
     assert 0 < stats.user_time_s + stats.system_time_s < SMALL.cpu_time_s
     assert 0 < stats.wall_time_s < SMALL.wall_time_s

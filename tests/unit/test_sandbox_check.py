@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.backends.backend import StageOrder, StageOutcome
-from sandbox.check import prove
+from sandbox.check import Finding, Level, backends_that_serve, prove
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.testing import FakeBackend, FakeSandbox, fake_outcome
 from sandbox.tree import LanguageTree
@@ -37,3 +37,23 @@ async def test_program_that_fails_is_refused_with_what_it_said() -> None:
     backend = FakeBackend(lambda _sandbox, _order: fake_outcome(exit_code=127, stderr=b"sh: not found"))
     with pytest.raises(SandboxUnavailableError, match="exit code 127, signal None, printed 'sh: not found'"):
         await prove(backend, TREE)
+
+
+@pytest.mark.parametrize(
+    ("levels", "serving"),
+    [
+        ([("", "ok"), ("slot", "ok"), ("slot", "weak")], ["slot"]),
+        ([("", "ok"), ("slot", "ok"), ("slot", "missing"), ("bubblewrap", "weak")], ["bubblewrap"]),
+        ([("", "missing"), ("slot", "ok"), ("bubblewrap", "ok")], []),
+        ([("", "ok")], []),
+    ],
+)
+def test_back_end_serves_when_nothing_of_it_is_missing(
+    levels: list[tuple[str, str]], serving: list[str]
+) -> None:
+    """What one lacks does not keep another from serving; what all rest on does."""
+    findings = [
+        Finding(name="mechanism", level=Level(level), detail="tried", backend=backend)
+        for backend, level in levels
+    ]
+    assert backends_that_serve(findings) == serving
