@@ -216,12 +216,12 @@ def test_stopping_node_puts_back_what_waits_and_the_next_one_answers_it(tmp_path
     with ThreadPoolExecutor() as threads:
         answers = []
         for number, source in enumerate(
-            ["import time; time.sleep(12); print('done')", *["print('done')"] * 2]
+            ["import time; time.sleep(18); print('done')", *["print('done')"] * 2]
         ):
             (tmp_path / f"{number}.py").write_text(source)
             submit = ("submit", f"{number}.py", *loop.where, "--json")
             answers.append(threads.submit(loop.run, *submit, key=CALLER))
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while (load := loop.load())["running"] + load["waiting"] <= number:
                 assert time.monotonic() < deadline, load
                 time.sleep(0.05)
@@ -232,7 +232,7 @@ def test_stopping_node_puts_back_what_waits_and_the_next_one_answers_it(tmp_path
         loop.start_node()
         texts = [json.loads(each.result()[1])["answer"]["stdout"]["text"] for each in answers]
     assert texts == ["done\n"] * 3
-    assert took_s < 20, "the stop waited for programs that had not started"
+    assert took_s < 26, "the stop waited for programs that had not started"
     postponed = [line for line in loop.earlier_log.splitlines() if "call_postponed" in line]
     assert len(postponed) == 2
     assert loop.close() == [0, 0]
