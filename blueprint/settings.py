@@ -234,7 +234,7 @@ class Settings(BaseSettings):
         "Sandbox", 120.0, "Most wall-clock time of compiling, in seconds.", gt=0, le=3600
     )
     compile_memory_bytes: int = _setting(
-        "Sandbox", 512 * MIB, "Most memory of compiling, in bytes.", ge=16 * MIB
+        "Sandbox", 1024 * MIB, "Most memory of compiling, in bytes.", ge=16 * MIB
     )
     install_wall_time_s: float = _setting(
         "Sandbox", 240.0, "Most wall-clock time of installing dependencies, in seconds.", gt=0, le=3600

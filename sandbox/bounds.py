@@ -13,7 +13,12 @@ from sandbox.request import MIB, ExecutionRequest, Limits
 __all__ = ["StageBounds"]
 
 COMPILE = Limits(
-    wall_time_s=120.0, cpu_time_s=240.0, processes=64, file_size_bytes=100 * MIB, open_files=1024
+    wall_time_s=120.0,
+    cpu_time_s=240.0,
+    memory_bytes=1024 * MIB,
+    processes=64,
+    file_size_bytes=100 * MIB,
+    open_files=1024,
 )
 INSTALL = Limits(
     wall_time_s=240.0,

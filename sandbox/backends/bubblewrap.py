@@ -29,7 +29,7 @@ from sandbox.backends.bubblewrap_command import (
 from sandbox.backends.bubblewrap_stage import BubblewrapStage, stage_pipes
 from sandbox.backends.gateway import serve_gateway
 from sandbox.backends.layout import layout_of
-from sandbox.backends.streams import read_line
+from sandbox.backends.streams import read_line, until_readable
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.inside.orders import Layout
 from sandbox.kernel.seccomp import compile_filter
@@ -212,7 +212,7 @@ async def _with_gateway(
     """Let a gateway serve on the socket that comes through ``channel`` while a stage runs."""
 
     async def serve() -> None:
-        await _readable(channel.fileno())
+        await until_readable(channel.fileno())
         _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
         if descriptors:  # none where the stage could not be started, which it says itself
             await serve_gateway(gateway, socket.socket(fileno=descriptors[0]))
@@ -225,12 +225,3 @@ async def _with_gateway(
     except BaseExceptionGroup as group_error:
         raise group_error.exceptions[0] from None
     return outcome
-
-
-async def _readable(descriptor: int) -> None:
-    loop, readable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(descriptor, readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(descriptor)

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sandbox.backends.streams import until_readable
 from sandbox.inside import wire
 
 __all__ = ["Channel", "Message"]
@@ -74,19 +75,11 @@ class Channel:
             try:
                 start, descriptors, _, _ = socket.recv_fds(self._end, wire.HEADER_BYTES, wire.MAX_FDS)
             except BlockingIOError:
-                await self._readable()
+                await until_readable(self._end.fileno())
                 continue
             if not start:
                 raise EOFError("it closed the channel")
             return start + await self._exactly(wire.HEADER_BYTES - len(start)), tuple(descriptors)
-
-    async def _readable(self) -> None:
-        loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._end.fileno(), readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(self._end.fileno())
 
     async def _exactly(self, count: int) -> bytes:
         loop, data = asyncio.get_running_loop(), bytearray()

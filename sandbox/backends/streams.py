@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from sandbox.inside.capture import Capture
 from sandbox.result import CapturedStream
 
-__all__ = ["Feeder", "captured", "following", "read_line", "uninterrupted"]
+__all__ = ["Feeder", "captured", "following", "read_line", "uninterrupted", "until_readable"]
 
 
 class Feeder:
@@ -81,24 +81,26 @@ async def uninterrupted(event: asyncio.Event) -> None:
         raise cancelled
 
 
-async def read_line(descriptor: int, *, timeout_s: float) -> bytes:
-    """Read the first line that a process prints, or what it says before it ends or the time is over."""
-    loop, said = asyncio.get_running_loop(), bytearray()
-    os.set_blocking(descriptor, False)
-    readable = asyncio.Event()
+async def until_readable(descriptor: int) -> None:
+    """Wait until something can be read, or the other end is closed."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(descriptor, readable.set)
     try:
-        async with asyncio.timeout(timeout_s):
-            while not said.endswith(b"\n"):
-                await readable.wait()
-                readable.clear()
-                with contextlib.suppress(BlockingIOError):
-                    chunk = os.read(descriptor, 4096)
-                    if not chunk:
-                        break
-                    said += chunk
-    except TimeoutError:
-        pass
+        await readable.wait()
     finally:
         loop.remove_reader(descriptor)
+
+
+async def read_line(descriptor: int, *, timeout_s: float) -> bytes:
+    """Read the first line that a process prints, or what it says before it ends or the time is over."""
+    said = bytearray()
+    os.set_blocking(descriptor, False)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            while not said.endswith(b"\n"):
+                await until_readable(descriptor)
+                chunk = os.read(descriptor, 4096)
+                if not chunk:
+                    break
+                said += chunk
     return bytes(said)
