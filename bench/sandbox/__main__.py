@@ -46,6 +46,8 @@ class Row:
     """Side to the memory that one waiting request holds."""
     per_s: dict[str, dict[int, float]] = field(default_factory=dict)
     """Side to requests a second by how many are at once."""
+    utilisation: dict[int, float] = field(default_factory=dict)
+    """How much of all CPUs (0 to 1) the programs in the sandbox had, by how many were at once."""
 
 
 class Bench:
@@ -72,12 +74,19 @@ class Bench:
             for row, sample in zip(rows, samples, strict=True):
                 for side in self.sides:
                     if time.monotonic() < self._ends_s:
-                        row.per_s.setdefault(side.name, {})[level] = await _per_s(side, sample, level)
+                        await self._throughput(row, side, sample, level)
         return rows
 
     async def aclose(self) -> None:
         """Close the sandbox."""
         await self._boxed.aclose()
+
+    async def _throughput(self, row: Row, side: Side, sample: Program, level: int) -> None:
+        used_s, began_s = self._boxed.programs_s, time.monotonic()
+        row.per_s.setdefault(side.name, {})[level] = await _per_s(side, sample, level)
+        if side is self._boxed:
+            machine_s = (time.monotonic() - began_s) * (os.cpu_count() or 1)
+            row.utilisation[level] = round((self._boxed.programs_s - used_s) / machine_s, 2)
 
     async def _latencies(self, row: Row, sample: Program) -> None:
         runs = self._options.runs
@@ -151,6 +160,15 @@ def show(rows: Sequence[Row], sides: Sequence[str], levels: Sequence[int]) -> No
             cells = [f"{found[level]:.1f}" if level in found else "-" for level in levels]
             lines.append([row.language, side, *cells])
     print(table(["language", "side", *map(str, levels)], lines, left=2))
+    print("\nUtilisation: the programs' share of all CPUs in the sandbox, by how many are at once:\n")
+    lines = [
+        [
+            row.language,
+            *(f"{row.utilisation[each]:.2f}" if each in row.utilisation else "-" for each in levels),
+        ]
+        for row in rows
+    ]
+    print(table(["language", *map(str, levels)], lines, left=1))
 
 
 async def bench(options: argparse.Namespace) -> None:

@@ -83,6 +83,8 @@ class Boxed:
 
     def __init__(self, tree: LanguageTree, backend: str) -> None:
         self.name = f"sandbox ({backend})"
+        self.programs_s = 0.0
+        """CPU time that the programs have used so far, as their results tell it."""
         self._executor = CodeExecutor([tree], BACKENDS[backend](), capacity=WIDE)
 
     async def run(self, what: Program) -> None:
@@ -90,6 +92,7 @@ class Boxed:
         result = await self._executor.execute(what.request)
         assert result.status is ExecutionStatus.SUCCESS, result
         assert result.stdout.data == what.expected, result.stdout
+        self.programs_s += result.process_stats.user_time_s + result.process_stats.system_time_s
 
     @asynccontextmanager
     async def sleeping(self, what: Program) -> AsyncIterator[None]:
