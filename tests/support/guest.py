@@ -24,8 +24,8 @@ QEMU = "qemu-system-x86_64"
 MEMORY_MIB = 1536
 # No hardware help on purpose: nested virtual machines hang on some hosts.
 MACHINE = (
-    QEMU, "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MIB),
-    "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+    QEMU, "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
+    "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 )  # fmt: skip
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off"
 
@@ -61,7 +61,7 @@ def run_guest(arguments: Sequence[str], *, timeout_s: float) -> GuestReport:
     """Boot a guest that runs pytest with these arguments in the project's folder, and read its reports.
 
     Raises:
-        subprocess.TimeoutExpired: it did not end in time; it is killed.
+        AssertionError: it did not end in time, and is killed; or it never ran a test.
     """
     with tempfile.TemporaryDirectory(prefix="guest-") as name:
         folder = Path(name)
@@ -69,7 +69,11 @@ def run_guest(arguments: Sequence[str], *, timeout_s: float) -> GuestReport:
         root.write_bytes(pack_machine(arguments))
         serial = ["-serial", f"file:{console}", "-serial", f"file:{reports}"]
         boot = ["-kernel", str(KERNEL), "-initrd", str(root), "-append", COMMAND_LINE]
-        subprocess.run([*MACHINE, *serial, *boot], timeout=timeout_s, check=True, capture_output=True)
+        try:
+            subprocess.run([*MACHINE, *serial, *boot], timeout=timeout_s, check=True, capture_output=True)
+        except subprocess.TimeoutExpired as exc:
+            seen = console.read_text(errors="replace") + reports.read_text(errors="replace")[-2000:]
+            raise AssertionError(f"the guest did not end in {timeout_s} s:\n{seen}") from exc
         said = console.read_text(errors="replace")
         lines = [json.loads(line) for line in reports.read_text().splitlines()]
     assert lines, f"the guest never ran a test:\n{said}"

