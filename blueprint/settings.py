@@ -209,10 +209,10 @@ class Settings(BaseSettings):
         "Sandbox", (), "Languages to offer, separated by commas; empty offers all that the tree has."
     )
     limit_wall_time_s: float = _setting(
-        "Sandbox", 300.0, "Most wall-clock time of one stage, in seconds.", gt=0, le=300
+        "Sandbox", 300.0, "Most wall-clock time of a run, in seconds.", gt=0, le=86_400
     )
     limit_cpu_time_s: float = _setting(
-        "Sandbox", 300.0, "Most CPU time of one stage, in seconds.", gt=0, le=3600
+        "Sandbox", 300.0, "Most CPU time of a run, in seconds.", gt=0, le=1_000_000
     )
     limit_memory_bytes: int = _setting(
         "Sandbox", 512 * MIB, "Most memory of one execution, in bytes.", ge=16 * MIB
@@ -253,7 +253,7 @@ class Settings(BaseSettings):
         600.0,
         "Most wall-clock time of all stages of one execution together, in seconds.",
         gt=0,
-        le=7200,
+        le=172_800,
     )
 
     egress: _Policies = _setting(

@@ -31,7 +31,7 @@ from sandbox.errors import BusyError, RequestError
 from sandbox.executor import Executor
 from sandbox.request import Dependency, ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionResult, ProcessStats
-from sandbox.wellformed import MAX_ENV_VARS, MAX_OPTIONS, MAX_TIMEOUT_S
+from sandbox.wellformed import MAX_ENV_VARS, MAX_OPTIONS
 
 __all__ = ["EXECUTE_INDEX", "MAX_STREAM_BYTES", "OutputStore", "add_execute", "to_execution_request"]
 
@@ -119,7 +119,7 @@ def to_execution_request(request: ExecuteRequest, limits: Limits, *, caller: str
                 for each in request.dependencies
             ],
             env_vars=_mapping("envVars", request.env_vars, MAX_ENV_VARS),
-            timeout_s=_timeout_s(request.limits.timeout_ms),
+            timeout_s=_timeout_s(request.limits.timeout_ms, limits),
             limits=_limits(request.limits, limits),
             options=options,
             network=network,
@@ -147,11 +147,11 @@ def _mapping(field: str, pairs: tuple[ChainPair, ...], most: int) -> dict[str, s
     return mapping
 
 
-def _timeout_s(timeout_ms: int) -> float | None:
-    if timeout_ms > MAX_TIMEOUT_S * 1000:
+def _timeout_s(timeout_ms: int, operator: Limits) -> float | None:
+    most_ms = int(operator.wall_time_s * 1000)
+    if timeout_ms > most_ms:
         raise InputsInvalidError(
-            f"limits.timeoutMs: at most {MAX_TIMEOUT_S * 1000:.0f} (five minutes) is accepted, or 0 for the "
-            f"operator's limit; received {timeout_ms}"
+            f"limits.timeoutMs: the operator allows at most {most_ms}, or 0 for that; received {timeout_ms}"
         )
     return timeout_ms / 1000 if timeout_ms else None
 

@@ -13,6 +13,7 @@ import click
 from blueprint.errors import ConfigError
 from sandbox.languages import LANGUAGES
 from sandbox.request import ExecutionRequest, Limits, SourceFile
+from sandbox.wellformed import MAX_TIMEOUT_S
 
 __all__ = ["program_options", "read_program"]
 
@@ -68,7 +69,7 @@ def program_options(function: F) -> F:
         ),
         click.option(
             "--timeout-s",
-            type=click.FloatRange(min=0, min_open=True, max=300),
+            type=click.FloatRange(min=0, min_open=True, max=MAX_TIMEOUT_S),
             help="Wall-clock limit of the run, in seconds.",
         ),
         click.option(

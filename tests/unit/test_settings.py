@@ -78,9 +78,9 @@ WRONG = [
     ("service_ids", "-1", "greater than or equal to 0"),
     ("service_ids", str(2**64), "less than"),
     ("backend", "slott", "'slot'"),
-    ("limit_wall_time_s", "301", "less than or equal to 300"),
+    ("limit_wall_time_s", "86401", "less than or equal to 86400"),
     ("limit_wall_time_s", "0", "greater than 0"),
-    ("limit_wall_time_s", "nan", "less than or equal to 300"),
+    ("limit_wall_time_s", "nan", "less than or equal to 86400"),
     ("chain_id", "0", "greater than or equal to 1"),
     ("max_concurrent", "0", "greater than or equal to 1"),
 ]
