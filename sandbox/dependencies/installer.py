@@ -33,6 +33,7 @@ from sandbox.languages.language import LAYER, LOCK, InstallPlan, Installs, Provi
 from sandbox.request import ExecutionRequest
 from sandbox.result import CapturedStream, ExecutionStatus, Guarantees, LimitKind
 from sandbox.sandbox import StageRecord, Surroundings, fill, order_of, run_stage
+from sandbox.tree import Runtime
 from sandbox.verdict import judge, message_of
 
 __all__ = ["Installation", "Installed", "Installer"]
@@ -61,6 +62,7 @@ class Installation:
     """What is to be installed for one request."""
 
     plan: InstallPlan
+    runtime: Runtime
     session: MirrorSession
     key: str
     asked_at_s: float
@@ -140,7 +142,12 @@ class Installer:
         plan = language.install(request, given, views)
         key = _key(plan, session.registries, request, given, tree)
         return Installation(
-            plan=plan, session=session, key=key, asked_at_s=asked_at_s, is_there=self._store.holds(key)
+            plan=plan,
+            runtime=given.runtime,
+            session=session,
+            key=key,
+            asked_at_s=asked_at_s,
+            is_there=self._store.holds(key),
         )
 
     async def _session(self, kind: RegistryKind) -> MirrorSession:
@@ -206,60 +213,55 @@ class Installer:
             record = _with_failures(record, what.session)
             if record.status != ExecutionStatus.SUCCESS:
                 return record
-            with self._store.build_folder() as folder:
-                try:
-                    lock = await self._read_out(sandbox, folder)
-                except (FreezeError, CollectionError) as exc:
-                    return replace(
-                        record,
-                        status=ExecutionStatus.DEPENDENCY_ERROR,
-                        message=f"install: what was installed cannot be used: {exc}",
-                    )
-                manifest = LayerManifest(
-                    key=what.key,
-                    language=around.runtime.language,
-                    version=around.runtime.version,
-                    requested=tuple(
-                        f"{each.name} {each.requirement}".strip() for each in request.dependencies
-                    ),
-                    lock=lock,
-                )
-                found.layer = await _to_the_end(
-                    lambda _stop: self._store.publish(folder, manifest), discard=Layer.close
-                )
+            try:
+                found.layer = await self._take_in(sandbox, what, request)
+            except (FreezeError, CollectionError) as exc:
+                message = f"install: what was installed cannot be used: {exc}"
+                return replace(record, status=ExecutionStatus.DEPENDENCY_ERROR, message=message)
         finally:
             await sandbox.destroy()
         return record
 
-    async def _read_out(self, sandbox: Sandbox, folder: Path) -> str:
-        """Copy what was installed into the build's folder, and return the lock.
+    async def _take_in(self, sandbox: Sandbox, what: Installation, request: ExecutionRequest) -> Layer:
+        """Copy what was installed into the store, in a thread.
 
         Raises:
             FreezeError, CollectionError: it is none that can be a layer.
             SystemFailureError: the store refuses it.
         """
+        manifest = LayerManifest(
+            key=what.key,
+            language=what.runtime.language,
+            version=what.runtime.version,
+            requested=tuple(f"{each.name} {each.requirement}".strip() for each in request.dependencies),
+        )
 
-        def copy(work_fd: int, stop: threading.Event) -> str:
-            try:
-                layer_fd = openat2(work_fd, LAYER.removeprefix(f"{WORK}/"), FOLDER_FLAGS, WALK)
-            except OSError as exc:
-                raise FreezeError("the installer has left nothing") from exc
-            try:
-                freeze(layer_fd, folder / "root", self._freezing, stop.is_set)
-            finally:
-                os.close(layer_fd)
-            found = collect(work_fd, [LOCK.removeprefix(f"{WORK}/")], LOCK_BOUNDS)
-            return found[0].content.decode("utf-8", "replace") if found else ""
+        def work(stop: threading.Event) -> Layer:
+            with self._store.build_folder() as folder:
+                lock = self._read_out(work_fd, folder / "root", stop)
+                return self._store.publish(folder, replace(manifest, lock=lock))
 
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        work_fd = os.open("work", flags, dir_fd=sandbox.files_fd)
         try:
-            work_fd = os.open("work", flags, dir_fd=sandbox.files_fd)
-            try:
-                return await _to_the_end(lambda stop: copy(work_fd, stop))
-            finally:
-                os.close(work_fd)
+            return await _to_the_end(work, discard=Layer.close)
         except OSError as exc:
             raise self._store.failure(exc) from exc
+        finally:
+            os.close(work_fd)
+
+    def _read_out(self, work_fd: int, root: Path, stop: threading.Event) -> str:
+        """Copy the layer's content out of the sandbox, and return the lock."""
+        try:
+            layer_fd = openat2(work_fd, LAYER.removeprefix(f"{WORK}/"), FOLDER_FLAGS, WALK)
+        except OSError as exc:
+            raise FreezeError("the installer has left nothing") from exc
+        try:
+            freeze(layer_fd, root, self._freezing, stop.is_set)
+        finally:
+            os.close(layer_fd)
+        found = collect(work_fd, [LOCK.removeprefix(f"{WORK}/")], LOCK_BOUNDS)
+        return found[0].content.decode("utf-8", "replace") if found else ""
 
     async def aclose(self) -> None:
         """Close the connections to the registries."""

@@ -25,7 +25,7 @@ class LayerManifest:
     version: str
     requested: tuple[str, ...]
     """The dependencies as the request named them."""
-    lock: str
+    lock: str = ""
     """What was installed: one package a line, with its exact version."""
     digest: str = ""
     """Hexadecimal SHA-256 over the content, as a language tree's."""

@@ -74,6 +74,11 @@ class LayerStore:
                 left = [*self.folder.glob(".build-*"), *self.folder.glob(".gone-*")]
             for path in left:
                 _remove_unused(path)
+            for path in self.folder.glob(".key-*"):
+                with contextlib.suppress(FileNotFoundError):
+                    if (lock := try_lock(path)) is not None:
+                        path.unlink(missing_ok=True)
+                        lock.close()
         except OSError as exc:
             raise SystemFailureError(
                 f"layer store: cannot write to {self.folder}: {exc.strerror or exc}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.result import ExecutionStatus
 from tests.support.installing import depending, installing
 from tests.support.registries import KINDS, PackageSite, npm_archive
@@ -119,6 +120,21 @@ async def test_program_uses_what_was_installed(language: str, tmp_path: Path) ->
         second = again.process_stats.stages[0]
         assert (second.name, second.user_time_s, second.memory_peak_bytes) == ("install", 0.0, 0)
         assert site.counts.total() == asked
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.parametrize("language", ["python", "javascript", "php"])
+async def test_bubblewrap_installs_and_shows_layers_too(language: str, tmp_path: Path) -> None:
+    """The other back end gives the same answer, and its run has no network either."""
+    request = depending(language, PROGRAMS[language], WANTED[language])
+    async with PackageSite() as site:
+        add_packages(site)
+        registry = site.registry(KINDS[language])
+        async with installing(tmp_path, registry, backend=BubblewrapBackend()) as executor:
+            result = await executor.execute(request)
+    assert result.status == ExecutionStatus.SUCCESS, (result.error_message, result.stderr.data)
+    assert result.stdout.data.decode().startswith(SHOWN[language])
+    assert "network_none" in result.guarantees.enforced
 
 
 async def test_es_modules_find_packages(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from sandbox.backends.backend import Backend
 from sandbox.backends.slot import SlotBackend
 from sandbox.bounds import StageBounds
 from sandbox.dependencies.installer import Installer
@@ -30,6 +31,7 @@ async def installing(
     limits: Mapping[str, float] | None = None,
     deadline_s: float = 120.0,
     mirror: Mirror | None = None,
+    backend: Backend | None = None,
 ) -> AsyncIterator[CodeExecutor]:
     """Yield an executor with a store in ``folder``; ``limits`` changes those of the install stage.
 
@@ -44,7 +46,7 @@ async def installing(
     store = LayerStore(folder, cap_bytes=cap_bytes, max_age_s=3600.0)
     executor = CodeExecutor(
         find_trees(state_dir()),
-        SlotBackend(),
+        backend or SlotBackend(),
         bounds=bounds,
         max_concurrent=16,
         installer=Installer(store, mirror or Mirror(registries)),

@@ -162,6 +162,7 @@ async def test_leftovers_of_a_killed_service_are_removed_and_those_of_a_living_o
     (left / "root").mkdir(parents=True)
     (left / "pin").write_bytes(b"")
     (tmp_path / f".gone-{KEY_A}-1").mkdir()
+    (tmp_path / f".key-{KEY_A}").write_bytes(b"")
     store = a_store(tmp_path)
     with store.build_folder() as folder:
         a_store(tmp_path)
