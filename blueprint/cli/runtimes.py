@@ -97,7 +97,7 @@ def layers_command(session: Session, *, prune: bool) -> None:
     if prune:
         store.open()
         removed = [*store.verify(), *(layer.key for layer in store.evict(cap_bytes=0))]
-        session.say(f"{len(removed)} layers were removed below {store.folder}")
+        session.say(f"layers removed: {len(removed)}, below {store.folder}")
     kept = sorted(store.layers(), key=lambda layer: -layer.used_at_s)
     table = Table("layer", "language", "version", "size", "last use", "packages", box=None, pad_edge=False)
     for layer in kept:
