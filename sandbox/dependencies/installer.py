@@ -30,7 +30,7 @@ from sandbox.kernel.files import FOLDER_FLAGS, WALK, CollectBounds, CollectionEr
 from sandbox.kernel.syscalls import openat2
 from sandbox.languages.entry import WORK
 from sandbox.languages.language import LAYER, LOCK, InstallPlan, Installs, Provision, RegistryView
-from sandbox.request import ExecutionRequest
+from sandbox.request import ExecutionRequest, Limits
 from sandbox.result import CapturedStream, ExecutionStatus, Guarantees, LimitKind
 from sandbox.sandbox import StageRecord, Surroundings, fill, order_of, run_stage
 from sandbox.tree import Runtime
@@ -91,18 +91,11 @@ class Installer:
     Args:
         store: keeps the layers; it is opened when something is installed for the first time.
         mirror: the registries; the installer closes it.
-        freezing: what a layer may take.
     """
 
-    def __init__(
-        self,
-        store: LayerStore,
-        mirror: Mirror,
-        freezing: FreezeBounds | None = None,
-    ) -> None:
+    def __init__(self, store: LayerStore, mirror: Mirror) -> None:
         self._store = store
         self._mirror = mirror
-        self._freezing = freezing or FreezeBounds()
         self._flights: Flights[StageRecord] = Flights(lambda record: record.status != ExecutionStatus.SUCCESS)
         self._is_open = False
 
@@ -168,14 +161,14 @@ class Installer:
         began_s = time.monotonic()
         found = _Found(record=_reused(what, request, around))
         try:
-            async with asyncio.timeout(around.deadline_s - began_s):
-                while found.layer is None and found.record.status == ExecutionStatus.SUCCESS:
-                    await self._find_or_make(what, request, around, found)
-            if found.is_shared:
-                found.record = _unpaid(found.record, began_s)
-        except TimeoutError:
-            found.record = _too_late(found.record, began_s)
-        try:
+            try:
+                async with asyncio.timeout(around.deadline_s - began_s):
+                    while found.layer is None and found.record.status == ExecutionStatus.SUCCESS:
+                        await self._find_or_make(what, request, around, found)
+                if found.is_shared:
+                    found.record = _unpaid(found.record, began_s)
+            except TimeoutError:
+                found.record = _too_late(found.record, began_s)
             mounts = [Mount(source=found.layer.root, target=what.plan.target)] if found.layer else []
             lock = found.layer.manifest.lock if found.layer else ""
             yield Installed(record=found.record, mounts=mounts, lock=lock)
@@ -214,7 +207,7 @@ class Installer:
             if record.status != ExecutionStatus.SUCCESS:
                 return record
             try:
-                found.layer = await self._take_in(sandbox, what, request)
+                found.layer = await self._take_in(sandbox, what, request, limits)
             except (FreezeError, CollectionError) as exc:
                 message = f"install: what was installed cannot be used: {exc}"
                 return replace(record, status=ExecutionStatus.DEPENDENCY_ERROR, message=message)
@@ -222,7 +215,9 @@ class Installer:
             await sandbox.destroy()
         return record
 
-    async def _take_in(self, sandbox: Sandbox, what: Installation, request: ExecutionRequest) -> Layer:
+    async def _take_in(
+        self, sandbox: Sandbox, what: Installation, request: ExecutionRequest, limits: Limits
+    ) -> Layer:
         """Copy what was installed into the store, in a thread.
 
         Raises:
@@ -235,10 +230,11 @@ class Installer:
             version=what.runtime.version,
             requested=tuple(f"{each.name} {each.requirement}".strip() for each in request.dependencies),
         )
+        bounds = FreezeBounds(entries=limits.inodes, total_bytes=limits.disk_bytes)
 
         def work(stop: threading.Event) -> Layer:
             with self._store.build_folder() as folder:
-                lock = self._read_out(work_fd, folder / "root", stop)
+                lock = _read_out(work_fd, folder / "root", bounds, stop)
                 return self._store.publish(folder, replace(manifest, lock=lock))
 
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -249,19 +245,6 @@ class Installer:
             raise self._store.failure(exc) from exc
         finally:
             os.close(work_fd)
-
-    def _read_out(self, work_fd: int, root: Path, stop: threading.Event) -> str:
-        """Copy the layer's content out of the sandbox, and return the lock."""
-        try:
-            layer_fd = openat2(work_fd, LAYER.removeprefix(f"{WORK}/"), FOLDER_FLAGS, WALK)
-        except OSError as exc:
-            raise FreezeError("the installer has left nothing") from exc
-        try:
-            freeze(layer_fd, root, self._freezing, stop.is_set)
-        finally:
-            os.close(layer_fd)
-        found = collect(work_fd, [LOCK.removeprefix(f"{WORK}/")], LOCK_BOUNDS)
-        return found[0].content.decode("utf-8", "replace") if found else ""
 
     async def aclose(self) -> None:
         """Close the connections to the registries."""
@@ -280,6 +263,20 @@ class _Found:
     def close(self) -> None:
         if self.layer is not None:
             self.layer.close()
+
+
+def _read_out(work_fd: int, root: Path, bounds: FreezeBounds, stop: threading.Event) -> str:
+    """Copy the layer's content out of the sandbox, and return the lock."""
+    try:
+        layer_fd = openat2(work_fd, LAYER.removeprefix(f"{WORK}/"), FOLDER_FLAGS, WALK)
+    except OSError as exc:
+        raise FreezeError("the installer has left nothing") from exc
+    try:
+        freeze(layer_fd, root, bounds, stop.is_set)
+    finally:
+        os.close(layer_fd)
+    found = collect(work_fd, [LOCK.removeprefix(f"{WORK}/")], LOCK_BOUNDS)
+    return found[0].content.decode("utf-8", "replace") if found else ""
 
 
 async def _to_the_end(
