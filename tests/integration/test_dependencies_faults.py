@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.backends.slot import SlotBackend
 from sandbox.egress.registry import Registry, RegistryKind
 from sandbox.errors import SystemFailureError
 from sandbox.executor import CodeExecutor
@@ -17,7 +18,7 @@ from sandbox.result import ExecutionResult, ExecutionStatus, LimitKind
 from tests.support.installing import depending, installing
 from tests.support.raw_server import Answer, answer
 from tests.support.registries import PackageSite, npm_archive, wheel
-from tests.support.sandboxes import groups_of
+from tests.support.sandboxes import Leftovers, groups_of
 
 pytestmark = [pytest.mark.root, pytest.mark.tree]
 
@@ -408,8 +409,8 @@ async def test_layers_of_a_private_registry_are_not_shared_between_callers(tmp_p
     assert len(layers(tmp_path)) == 2
 
 
-def hang(site: PackageSite) -> asyncio.Event:
-    """Let the archive of ``hello`` never arrive; returns what tells that it was asked for."""
+def hang(site: PackageSite, path: str = WHEEL) -> asyncio.Event:
+    """Let an archive never arrive; returns what tells that it was asked for."""
     asked = asyncio.Event()
 
     async def nothing() -> AsyncIterator[bytes]:
@@ -417,7 +418,7 @@ def hang(site: PackageSite) -> asyncio.Event:
         yield b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
         await site.is_closing.wait()
 
-    site.special[WHEEL] = lambda _head: nothing()
+    site.special[path] = lambda _head: nothing()
     return asked
 
 
@@ -437,6 +438,27 @@ async def test_cancelled_installation_leaves_nothing(tmp_path: Path) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await first
             assert (await second).stdout.data == b"1.0\n"
+    assert len(layers(tmp_path)) == 1
+
+
+async def test_installations_leave_nothing_but_layers(tmp_path: Path) -> None:
+    """After one that succeeds, one that fails and one that is cancelled, the machine is as it was before."""
+    uids = range(700_000_000, 700_001_000)
+    before = Leftovers.look(uids)
+    async with PackageSite() as site:
+        backend = SlotBackend(uid_base=uids.start, uid_count=len(uids))
+        async with installing(tmp_path, site.registry(RegistryKind.PYPI), backend=backend) as executor:
+            await python(executor, ("absent", ""))
+            a_wheel(site)
+            await python(executor)
+            a_wheel(site, version="2.0")
+            asked = hang(site, "/files/hello-2.0-py3-none-any.whl")
+            cancelled = asyncio.create_task(python(executor, ("hello", "==2.0")))
+            async with asyncio.timeout(20):
+                await asked.wait()
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+    assert Leftovers.look(uids) == before
     assert len(layers(tmp_path)) == 1
 
 
