@@ -256,6 +256,21 @@ class Settings(BaseSettings):
         le=172_800,
     )
 
+    layers_dir: Path | None = _setting(
+        "Sandbox", None, "Folder of installed dependencies; `layers` beside the language trees by default."
+    )
+    layers_max_bytes: int = _setting(
+        "Sandbox",
+        10 * 1024 * MIB,
+        "Room for installed dependencies on disk, in bytes; the least recently used go first.",
+        ge=0,
+    )
+    layers_max_age_s: float = _setting(
+        "Sandbox",
+        604_800.0,
+        "How long installed dependencies are used before ranges are resolved anew, in seconds.",
+        ge=0,
+    )
     egress: _Policies = _setting(
         "Network",
         {},

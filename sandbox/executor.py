@@ -6,18 +6,21 @@ gone when the result is returned, whatever happens in between.
 
 import asyncio
 import difflib
+import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Protocol
 
 from sandbox.backends.backend import Backend, Gateway, OnSample
 from sandbox.bounds import StageBounds
 from sandbox.capacity import Capacity, measure_capacity
+from sandbox.dependencies.installer import Installation, Installed, Installer
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.kernel.files import CollectBounds
 from sandbox.languages import LANGUAGES, Language, Plan
-from sandbox.languages.language import Provision
+from sandbox.languages.language import Installs, Provision
 from sandbox.request import ExecutionRequest
 from sandbox.result import (
     CapturedStream,
@@ -91,6 +94,7 @@ class CodeExecutor:
         networks: the operator's egress policies by name: each makes one run's way out.
         collecting: what the collection of outputs may take.
         new_id: makes sandbox names, unique on this machine.
+        installer: installs dependencies, and is closed by the executor; None where none can be installed.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class CodeExecutor:
         networks: Mapping[str, Callable[[], RunNetwork]] | None = None,
         collecting: CollectBounds | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        installer: Installer | None = None,
     ) -> None:
         self._trees = tuple(trees)
         self._backend = backend
@@ -114,6 +119,7 @@ class CodeExecutor:
         self._networks = networks or {}
         self._collecting = collecting or CollectBounds()
         self._new_id = new_id
+        self._installer = installer
         self._tasks: set[asyncio.Task[ExecutionResult]] = set()
         self._is_closed = False
         self.scheduler = Scheduler(
@@ -128,14 +134,11 @@ class CodeExecutor:
         if self._is_closed:
             raise SystemFailureError("the executor is closed")
         language, tree, runtime = self._choose(request)
-        if request.dependencies and not runtime.libraries:
-            raise RequestError(
-                "dependencies: this version does not install any; "
-                f"received {len(request.dependencies)}, leave the list empty"
-            )
         network = self._open_network(request.network)
         bounds = self._bounds.lowered(request)
-        plan = language.plan(request, Provision(runtime=runtime, bounds=bounds))
+        given = Provision(runtime=runtime, bounds=bounds)
+        plan = language.plan(request, given)
+        installation = await self._installation(language, request, given, tree)
         sandbox_id = self._new_id()
         used = RuntimeUsed(language=runtime.language, version=runtime.version, tree_digest=tree.digest)
         around = Surroundings(
@@ -150,10 +153,17 @@ class CodeExecutor:
             on_sample=on_sample,
         )
 
+        installs = installation is not None and not installation.is_there
+        claim = _claim(request, plan, bounds, installs=installs)
+
         async def work() -> ExecutionResult:
-            async with self.scheduler.admit(_claim(request, plan, bounds)):
-                result = replace(await run_plan(around, request, plan), lock=plan.lock)
-            return replace(result, contacts=tuple(network.contacts)) if network else result
+            async with self.scheduler.admit(claim):
+                started = replace(around, deadline_s=time.monotonic() + bounds.deadline_s)
+                async with self._installed(installation, request, started) as installed:
+                    with_layer = replace(started, mounts=installed.mounts)
+                    result = await run_plan(with_layer, request, plan, installed=installed.record)
+            contacts = tuple(network.contacts) if network else ()
+            return replace(result, lock=installed.lock or plan.lock, contacts=contacts)
 
         return await self._supervise(work(), used, sandbox_id)
 
@@ -187,6 +197,37 @@ class CodeExecutor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._backend.aclose()
+        if self._installer is not None:
+            await self._installer.aclose()
+
+    async def _installation(
+        self, language: Language, request: ExecutionRequest, given: Provision, tree: LanguageTree
+    ) -> Installation | None:
+        """Say what must be installed for a request; None when nothing must.
+
+        Raises:
+            RequestError: a dependency is malformed, or nothing can be installed in this language or here.
+        """
+        if not request.dependencies or given.runtime.libraries:
+            return None
+        if self._installer is None or not isinstance(language, Installs):
+            who = language.title if self._installer else "this node"
+            raise RequestError(
+                f"dependencies: {who} does not install any; "
+                f"received {len(request.dependencies)}, leave the list empty"
+            )
+        return await self._installer.plan(language, request, given, tree.digest)
+
+    @asynccontextmanager
+    async def _installed(
+        self, what: Installation | None, request: ExecutionRequest, around: Surroundings
+    ) -> AsyncIterator[Installed]:
+        """Have the dependencies of a request there; an `Installed` without a stage where it has none."""
+        if what is None or self._installer is None:
+            yield Installed()
+            return
+        async with self._installer.installed(what, request, around) as installed:
+            yield installed
 
     async def _supervise(
         self, work: Coroutine[object, object, ExecutionResult], used: RuntimeUsed, sandbox_id: str
@@ -236,9 +277,10 @@ class CodeExecutor:
         return language, tree, runtime
 
 
-def _claim(request: ExecutionRequest, plan: Plan, bounds: StageBounds) -> Claim:
+def _claim(request: ExecutionRequest, plan: Plan, bounds: StageBounds, *, installs: bool) -> Claim:
     """Return what a request reserves: the memory of its hungriest stage, and what we need beside it."""
-    most = max(bounds.of(stage.name).memory_bytes for stage in plan.stages)
+    stages = [*(stage.name for stage in plan.stages), *(["install"] if installs else [])]
+    most = max(bounds.of(stage).memory_bytes for stage in stages)
     return Claim(memory_bytes=most + OWN_MEMORY_BYTES, caller=request.caller, priority=request.priority)
 
 

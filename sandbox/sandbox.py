@@ -6,10 +6,13 @@ and outputs are read only after every process in it is dead.
 
 import asyncio
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
 from typing import TypeVar
 
 from sandbox.backends.backend import (
@@ -33,7 +36,7 @@ from sandbox.kernel.files import (
     lay_down,
 )
 from sandbox.languages.language import Plan, Stage
-from sandbox.request import ExecutionRequest
+from sandbox.request import ExecutionRequest, SourceFile
 from sandbox.result import (
     ExecutionResult,
     ExecutionStatus,
@@ -47,7 +50,7 @@ from sandbox.result import (
 from sandbox.tree import LanguageTree
 from sandbox.verdict import judge, message_of
 
-__all__ = ["BASE_ENVIRONMENT", "Surroundings", "run_plan"]
+__all__ = ["BASE_ENVIRONMENT", "StageRecord", "Surroundings", "fill", "order_of", "run_plan", "run_stage"]
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -80,57 +83,82 @@ class Surroundings:
     environment: Mapping[str, str] = field(default_factory=dict)
     """What the run is told of the gateway; the request's own variables win."""
     on_sample: OnSample | None = None
+    deadline_s: float = math.inf
+    """When the whole request must have ended, on the monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """One stage that has ended, judged."""
+
+    order: StageOrder
+    outcome: StageOutcome
+    status: ExecutionStatus
+    message: str
 
 
 @dataclass(slots=True)
 class _Progress:
     """What has happened so far in one execution."""
 
-    orders: list[StageOrder]
-    outcomes: list[StageOutcome]
-    status: ExecutionStatus = ExecutionStatus.SUCCESS
-    limits_hit: LimitKind = LimitKind.NONE
+    records: list[StageRecord]
     message: str = ""
     files: Sequence[OutputFile] = ()
     usage: BoxUsage | None = None
 
+    @property
+    def has_failed(self) -> bool:
+        """True when the last stage did not succeed: no other follows."""
+        return bool(self.records) and self.records[-1].status != ExecutionStatus.SUCCESS
 
-async def run_plan(around: Surroundings, request: ExecutionRequest, plan: Plan) -> ExecutionResult:
+
+async def run_plan(
+    around: Surroundings, request: ExecutionRequest, plan: Plan, *, installed: StageRecord | None = None
+) -> ExecutionResult:
     """Run the stages of a plan in a sandbox of their own until one fails.
 
     Args:
         around: where and within which bounds.
         request: the program; its outputs are collected after the run stage.
         plan: stages, and files beside the request's.
+        installed: how the installation of its dependencies went; when it failed, no stage is run.
 
     Raises:
         RequestError: the files do not fit into the disk quota, or clash.
         SandboxUnavailableError, SystemFailureError: as the back end says.
     """
-    deadline_s = time.monotonic() + around.bounds.deadline_s
+    progress = _Progress([installed] if installed else [])
+    if progress.has_failed:
+        return _result(progress, around)
     sandbox = await around.backend.open(around.tree, around.bounds.run, around.sandbox_id, around.mounts)
     try:
-        await _fill(sandbox, [*((file.path, file.content) for file in (*request.files, *plan.files))])
-        progress = _Progress([], [])
+        await fill(sandbox, (*request.files, *plan.files))
         for stage in plan.stages:
-            order = _order_of(stage, request, around, left_s=deadline_s - time.monotonic())
-            outcome = await sandbox.run(order, around.on_sample)
-            await _judge(sandbox, order, outcome, progress)
-            _name_deadline(order, around.bounds, progress)
-            if progress.status != ExecutionStatus.SUCCESS:
+            progress.records.append(await run_stage(sandbox, order_of(stage, request, around), around))
+            if progress.has_failed:
                 break
         progress.usage = sandbox.usage()
-        if request.outputs and progress.orders[-1].name == "run":
+        if request.outputs and progress.records[-1].order.name == "run":
             await _collect(sandbox, request.outputs, around.collecting, progress)
     finally:
         await sandbox.destroy()
     return _result(progress, around)
 
 
-def _order_of(stage: Stage, request: ExecutionRequest, around: Surroundings, *, left_s: float) -> StageOrder:
-    """Return the order of a stage; ``left_s`` is what the request's deadline still leaves."""
+def order_of(
+    stage: Stage, request: ExecutionRequest, around: Surroundings, gateway: Gateway | None = None
+) -> StageOrder:
+    """Return the order of a stage, within what the request's deadline still leaves.
+
+    Args:
+        stage: as planned.
+        request: whose variables and input only a run gets.
+        around: the bounds, and the gateway of a run.
+        gateway: the way out of any other stage.
+    """
     is_run = stage.name == "run"
     limits = around.bounds.of(stage.name)
+    left_s = around.deadline_s - time.monotonic()
     limits = replace(limits, wall_time_s=max(SHORTEST_STAGE_S, min(limits.wall_time_s, left_s)))
     return StageOrder(
         name=stage.name,
@@ -144,7 +172,7 @@ def _order_of(stage: Stage, request: ExecutionRequest, around: Surroundings, *, 
         limits=limits,
         tasks_max=stage.tasks_max,
         counts_processes_exactly=stage.counts_processes_exactly,
-        gateway=around.gateway if is_run else None,
+        gateway=around.gateway if is_run else gateway,
     )
 
 
@@ -176,28 +204,30 @@ async def _with_folder(sandbox: Sandbox, work: Callable[[int], Result], folder: 
         raise
 
 
-async def _fill(sandbox: Sandbox, files: list[tuple[str, bytes]]) -> None:
+async def fill(sandbox: Sandbox, files: Sequence[SourceFile]) -> None:
+    """Lay files down under ``/work``.
+
+    Raises:
+        RequestError: they clash, or do not fit into the disk quota.
+    """
     owner_uid = sandbox.owner_uid
+    contents = [(file.path, file.content) for file in files]
     try:
-        await _with_folder(sandbox, lambda folder_fd: lay_down(folder_fd, files, owner_uid))
+        await _with_folder(sandbox, lambda folder_fd: lay_down(folder_fd, contents, owner_uid))
     except OSError as exc:
         raise RequestError(f"files: they cannot be laid down under /work: {exc}") from exc
 
 
-async def _judge(sandbox: Sandbox, order: StageOrder, outcome: StageOutcome, progress: _Progress) -> None:
-    outcome = await _with_file_size(sandbox, order, outcome)
-    progress.orders.append(order)
-    progress.outcomes.append(outcome)
-    progress.limits_hit |= outcome.limits_hit
-    progress.status = judge(order, outcome)
-    progress.message = message_of(progress.status, order, outcome)
-
-
-def _name_deadline(order: StageOrder, bounds: StageBounds, progress: _Progress) -> None:
-    """Say so when it was not the stage's own clock that ran out, but what the whole request was left."""
-    is_cut = order.limits.wall_time_s < bounds.of(order.name).wall_time_s
-    if progress.status == ExecutionStatus.TIMEOUT and is_cut:
-        progress.message = f"{order.name}: killed at the request's deadline of {bounds.deadline_s:g} s"
+async def run_stage(sandbox: Sandbox, order: StageOrder, around: Surroundings) -> StageRecord:
+    """Run one stage to its end, and judge it."""
+    outcome = await _with_file_size(sandbox, order, await sandbox.run(order, around.on_sample))
+    status = judge(order, outcome)
+    message = message_of(status, order, outcome)
+    bounds = around.bounds
+    if status == ExecutionStatus.TIMEOUT and order.limits.wall_time_s < bounds.of(order.name).wall_time_s:
+        # It was not the stage's own clock that ran out, but what the whole request was left.
+        message = f"{order.name}: killed at the request's deadline of {bounds.deadline_s:g} s"
+    return StageRecord(order=order, outcome=outcome, status=status, message=message)
 
 
 async def _with_file_size(sandbox: Sandbox, order: StageOrder, outcome: StageOutcome) -> StageOutcome:
@@ -219,7 +249,7 @@ async def _collect(
     try:
         found = await _with_folder(sandbox, lambda folder_fd: collect(folder_fd, paths, bounds))
     except (CollectionError, OSError) as exc:  # without root, a program can close /work to us
-        progress.message = progress.message or f"the outputs were not collected: {exc}"
+        progress.message = f"the outputs were not collected: {exc}"
         return
     progress.files = tuple(
         OutputFile(
@@ -233,30 +263,35 @@ async def _collect(
 
 
 def _result(progress: _Progress, around: Surroundings) -> ExecutionResult:
-    last = progress.outcomes[-1]
+    record = progress.records[-1]
+    last = record.outcome
     stdout, stderr = last.stdout, last.stderr
-    if progress.orders[-1].name == "compile" and not stderr.size_bytes:
+    if record.order.name != "run" and not stderr.size_bytes:
         # Some compilers print their errors on stdout; a caller looks for them in one place.
         stdout, stderr = stderr, stdout
     return ExecutionResult(
         sandbox_id=around.sandbox_id,
-        status=progress.status,
-        limits_hit=progress.limits_hit,
+        status=record.status,
+        limits_hit=reduce(or_, (each.outcome.limits_hit for each in progress.records)),
         exit_code=last.exit_code,
         signal=last.signal,
         stdout=stdout,
         stderr=stderr,
         process_stats=_stats(progress),
         runtime=around.runtime,
-        guarantees=_guarantees(progress.outcomes),
+        guarantees=_guarantees(progress.records),
         files=progress.files,
-        error_message=progress.message,
+        error_message=record.message or progress.message,
     )
 
 
-def _guarantees(outcomes: Sequence[StageOutcome]) -> Guarantees:
-    """Return what was in force in every stage, and each policy by which one had a way out."""
-    stages = [outcome.guarantees for outcome in outcomes]
+def _guarantees(records: Sequence[StageRecord]) -> Guarantees:
+    """Return what was in force in every stage of the program, and each policy by which one had a way out.
+
+    An installation runs nothing of the program, and has its own way out.
+    """
+    own = [record.outcome.guarantees for record in records if record.order.name != "install"]
+    stages = own or [records[-1].outcome.guarantees]
     enforced = frozenset.intersection(*(stage.enforced for stage in stages))
     policies = {name for stage in stages for name in stage.enforced if name.startswith("network_policy:")}
     not_enforced = {key: why for stage in stages for key, why in stage.not_enforced.items()}
@@ -264,7 +299,7 @@ def _guarantees(outcomes: Sequence[StageOutcome]) -> Guarantees:
 
 
 def _stats(progress: _Progress) -> ProcessStats:
-    usages = [outcome.usage for outcome in progress.outcomes]
+    usages = [record.outcome.usage for record in progress.records]
     box = progress.usage
     return ProcessStats(
         wall_time_s=sum(usage.wall_time_s for usage in usages),
@@ -281,10 +316,7 @@ def _stats(progress: _Progress) -> ProcessStats:
         context_switches_voluntary=_all(sum, [usage.context_switches_voluntary for usage in usages]),
         context_switches_involuntary=_all(sum, [usage.context_switches_involuntary for usage in usages]),
         oom_kills=sum(usage.oom_kills for usage in usages),
-        stages=tuple(
-            _stage_stats(order, outcome)
-            for order, outcome in zip(progress.orders, progress.outcomes, strict=True)
-        ),
+        stages=tuple(_stage_stats(record.order, record.outcome) for record in progress.records),
     )
 
 

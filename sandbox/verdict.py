@@ -28,6 +28,10 @@ _FAILED_AFTER = (
     (LimitKind.DISK | LimitKind.INODES, ExecutionStatus.DISK_LIMIT),
     (LimitKind.PROCESSES, ExecutionStatus.PROCESS_LIMIT),
 )
+_FAILED_AT = {
+    "install": ExecutionStatus.DEPENDENCY_ERROR,
+    "compile": ExecutionStatus.COMPILATION_ERROR,
+}
 
 
 def judge(order: StageOrder, outcome: StageOutcome) -> ExecutionStatus:
@@ -39,8 +43,8 @@ def judge(order: StageOrder, outcome: StageOutcome) -> ExecutionStatus:
     for kinds, status in _FAILED_AFTER:
         if outcome.limits_hit & kinds:
             return status
-    if order.name == "compile":
-        return ExecutionStatus.COMPILATION_ERROR
+    if order.name in _FAILED_AT:
+        return _FAILED_AT[order.name]
     return ExecutionStatus.NONZERO_EXIT if outcome.signal is None else ExecutionStatus.SIGNALLED
 
 
@@ -53,6 +57,7 @@ def message_of(status: ExecutionStatus, order: StageOrder, outcome: StageOutcome
         ExecutionStatus.NONZERO_EXIT: f"the program ended with {ending}",
         ExecutionStatus.SIGNALLED: f"the program was ended by {ending}",
         ExecutionStatus.COMPILATION_ERROR: f"the compiler ended with {ending}; stderr holds its output",
+        ExecutionStatus.DEPENDENCY_ERROR: f"the installer ended with {ending}; stderr holds its output",
         ExecutionStatus.TIMEOUT: f"killed after {limits.wall_time_s:g} s of wall time",
         ExecutionStatus.CPU_LIMIT: f"used more than {limits.cpu_time_s:g} s of CPU time",
         ExecutionStatus.MEMORY_LIMIT: f"used more than {limits.memory_bytes / MIB:g} MiB of memory",

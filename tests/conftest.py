@@ -2,13 +2,17 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from sandbox.backends.bubblewrap_command import find_bubblewrap
+from sandbox.egress.registry import RegistryConfigError, RegistryKind
+from sandbox.egress.tools import registries_of_host
 from sandbox.errors import SandboxUnavailableError
 from sandbox.kernel.grouptree import find_group_tree
 from sandbox.kernel.landlock import landlock_abi
@@ -45,6 +49,19 @@ def has_version_2() -> bool:
         return False
 
 
+def reaches_registries() -> bool:
+    """Say whether the index of Python packages that this host is configured for accepts connections."""
+    try:
+        for registry in registries_of_host(RegistryKind.PYPI)[:1]:
+            url = urlsplit(registry.base_url)
+            port = url.port or (80 if url.scheme == "http" else 443)
+            socket.create_connection((url.hostname or "", port), timeout=5).close()
+            return True
+    except (OSError, RegistryConfigError):
+        return False
+    return False
+
+
 # marker -> (can it run here, the reason to print where it cannot)
 REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
@@ -59,6 +76,7 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "container": (lambda: shutil.which("crun") is not None, "needs crun"),
     "landlock": (lambda: landlock_abi() > 0, "needs Landlock in the kernel"),
     "bubblewrap": (has_bubblewrap, "needs bubblewrap"),
+    "registry": (reaches_registries, "needs the package registries of this host"),
     "gvisor": (lambda: shutil.which("runsc") is not None, "needs gVisor's runsc"),
     "ps": (lambda: shutil.which("ps") is not None, "needs ps"),
 }
@@ -71,7 +89,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = {name: reason for name, (serves, reason) in REQUIREMENTS.items() if not serves()}
+    used = {marker.name for item in items for marker in item.iter_markers()}
+    missing = {
+        name: reason for name, (serves, reason) in REQUIREMENTS.items() if name in used and not serves()
+    }
     if no_guest := why_no_guest():
         missing["guest"] = no_guest
     for item in items:

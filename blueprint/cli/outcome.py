@@ -93,6 +93,7 @@ def as_json(result: ExecutionResult) -> dict[str, Any]:
             "enforced": sorted(result.guarantees.enforced),
             "not_enforced": dict(result.guarantees.not_enforced),
         },
+        "lock": result.lock,
         "contacts": [{n: getattr(each, n) for n in type(each).__slots__} for each in result.contacts],
     }
 

@@ -3,6 +3,7 @@
 Invariant: what comes out is an `ExecutionRequest`; every wrong argument is a usage error that names it.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,10 +13,21 @@ import click
 
 from blueprint.errors import ConfigError
 from sandbox.languages import LANGUAGES
-from sandbox.request import ExecutionRequest, Limits, SourceFile
+from sandbox.request import Dependency, ExecutionRequest, Limits, SourceFile
 from sandbox.wellformed import MAX_TIMEOUT_S
 
-__all__ = ["program_options", "read_program"]
+__all__ = ["program_options", "read_dependency", "read_program"]
+
+_DEPENDENCY_FORMS: Final = tuple(
+    re.compile(form)
+    for form in (
+        r"(?P<name>\S+)\s+(?P<versions>.+)",  # requests >=2
+        r"(?P<name>[^:/]+:[^:]+):(?P<versions>.+)",  # com.google.guava:guava:[32.0,33.0)
+        r"(?P<name>[^:]+/[^:]+):(?P<versions>.+)",  # monolog/monolog:^3
+        r"(?P<name>@?[^@]+)@(?P<versions>.+)",  # @types/node@^22
+        r"(?P<name>[^=<>~!\[]+)(?P<versions>[=<>~!\[].+)",  # requests[socks]>=2,<3
+    )
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MOST_BYTES: Final = 16 * 1024 * 1024
@@ -68,6 +80,14 @@ def program_options(function: F) -> F:
             help="Option of the language; may be repeated.",
         ),
         click.option(
+            "--dependency",
+            "dependencies",
+            multiple=True,
+            metavar="PACKAGE",
+            help="Package that the program needs, with its versions as its ecosystem writes them: "
+            "requests>=2, express@^4, com.google.guava:guava:33.0-jre; may be repeated.",
+        ),
+        click.option(
             "--timeout-s",
             type=click.FloatRange(min=0, min_open=True, max=MAX_TIMEOUT_S),
             help="Wall-clock limit of the run, in seconds.",
@@ -95,6 +115,7 @@ def read_program(
     timeout_s: float | None,
     network: str,
     memory_bytes: int | None,
+    dependencies: Iterable[str] = (),
 ) -> ExecutionRequest:
     """Read a program from disk and say what it is run with.
 
@@ -111,10 +132,22 @@ def read_program(
         args=tuple(arguments),
         env_vars=_pairs("--env", env_vars),
         options=_pairs("--option", options),
+        dependencies=[read_dependency(text) for text in dependencies],
         timeout_s=timeout_s,
         network=network,
         limits=None if memory_bytes is None else Limits(memory_bytes=memory_bytes),
     )
+
+
+def read_dependency(text: str) -> Dependency:
+    """Part a package from its versions: by a blank, or as pip, npm and go, Maven, or composer write them.
+
+    Raises:
+        RequestError: what stands before is no name of a package.
+    """
+    match = next((found for form in _DEPENDENCY_FORMS if (found := form.fullmatch(text.strip()))), None)
+    name, requirement = (match["name"], match["versions"]) if match else (text.strip(), "")
+    return Dependency(name=name, requirement=requirement.strip())
 
 
 def _read_files(source: Path) -> tuple[SourceFile, ...]:

@@ -1,6 +1,8 @@
 """``blueprint runtimes``: which languages can be asked for, and the build of the language trees."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -9,8 +11,10 @@ from rich.table import Table
 
 from blueprint.cli.outcome import size_text
 from blueprint.cli.progress import BuildProgress
+from blueprint.cli.sandboxes import layers_of
 from blueprint.cli.session import Session, node_command
 from blueprint.cli.signals import sigterm_interrupts
+from sandbox.dependencies.store import StoredLayer
 from sandbox.languages import LANGUAGES
 from sandbox.rootfs import (
     HostTree,
@@ -82,6 +86,26 @@ def build_command(session: Session, *, default_only: bool, force: bool) -> None:
                 trees.append(tree)
     session.emit([_built_json(tree) for tree in trees], "\n".join(str(tree.path) for tree in trees))
     session.suggest("blueprint demo", "blueprint exec FILE")
+
+
+@command.command("layers", help="List the installed dependencies that are kept, or remove them.")
+@click.option("--prune", is_flag=True, help="Remove all that are not in use, and those that are corrupt.")
+@node_command(settings=("state_dir", "trees_dir", "layers_dir"))
+def layers_command(session: Session, *, prune: bool) -> None:
+    """Print one line a layer, the last used first; or how much was removed."""
+    store = layers_of(session)
+    if prune:
+        store.open()
+        removed = [*store.verify(), *(layer.key for layer in store.evict(cap_bytes=0))]
+        session.say(f"layers removed: {len(removed)}, below {store.folder}")
+    kept = sorted(store.layers(), key=lambda layer: -layer.used_at_s)
+    table = Table("layer", "language", "version", "size", "last use", "packages", box=None, pad_edge=False)
+    for layer in kept:
+        what, used = layer.manifest, datetime.fromtimestamp(layer.used_at_s, tz=UTC)
+        when = "now" if layer.is_in_use else f"{used:%Y-%m-%d %H:%M}"
+        names = ", ".join(what.requested)
+        table.add_row(what.key[:12], what.language, what.version, size_text(what.size_bytes), when, names)
+    session.emit([_layer_json(layer) for layer in kept], table)
 
 
 def build(session: Session, languages: tuple[str, ...], *, force: bool = False) -> LanguageTree:
@@ -168,6 +192,10 @@ def _tree_json(manifest: Manifest) -> dict[str, Any]:
         "size_bytes": manifest.size_bytes,
         "runtimes": [_runtime_json(runtime) for runtime in manifest.runtimes],
     }
+
+
+def _layer_json(layer: StoredLayer) -> dict[str, Any]:
+    return asdict(layer.manifest) | {"used_at_s": layer.used_at_s, "is_in_use": layer.is_in_use}
 
 
 def _host_json(host: HostTree) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from blueprint.cli.networks import networks_of
+from blueprint.cli.networks import mirror_of, networks_of
 from blueprint.cli.session import Session
 from blueprint.settings import Settings
 from sandbox.backends.backend import Backend
@@ -20,6 +20,8 @@ from sandbox.backends.slot import SlotBackend
 from sandbox.bounds import StageBounds
 from sandbox.capacity import Capacity, measure_capacity
 from sandbox.check import prove
+from sandbox.dependencies.installer import Installer
+from sandbox.dependencies.store import LayerStore
 from sandbox.errors import SandboxUnavailableError
 from sandbox.executor import CodeExecutor, Executor, most_claimed_bytes
 from sandbox.languages import LANGUAGES, find
@@ -36,6 +38,7 @@ __all__ = [
     "capacity_of",
     "choose_backend",
     "choose_trees",
+    "layers_of",
     "opened_sandbox",
 ]
 
@@ -46,6 +49,7 @@ SANDBOX_SETTINGS: Final = (
     "compile_wall_time_s", "compile_memory_bytes",
     "install_wall_time_s", "install_memory_bytes", "install_disk_bytes", "request_deadline_s",
     "memory_reserve_bytes", "executions_per_cpu",
+    "layers_dir", "layers_max_bytes", "layers_max_age_s",
 )  # fmt: skip
 """What every command that opens a sandbox can be told on its command line."""
 ALL: Final = "all"
@@ -153,6 +157,16 @@ def capacity_of(settings: Settings) -> Capacity:
     return capacity
 
 
+def layers_of(session: Session) -> LayerStore:
+    """Return the store of installed dependencies that the settings name; it is not opened yet."""
+    settings = session.settings
+    return LayerStore(
+        settings.layers_dir or session.trees_dir / "layers",
+        cap_bytes=settings.layers_max_bytes,
+        max_age_s=settings.layers_max_age_s,
+    )
+
+
 async def _prove(backend: Backend, tree: LanguageTree) -> None:
     """Refuse to open where no program could run: a node would answer every call with a system error."""
     try:
@@ -188,6 +202,7 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
     """
     settings = session.settings
     networks = networks_of(settings)
+    installer = Installer(layers_of(session), mirror_of(settings))
     trees = choose_trees(session, languages)
     capacity = capacity_of(settings)
     backend = choose_backend(settings)
@@ -201,6 +216,7 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
         capacity=capacity,
         max_concurrent=settings.max_concurrent,
         max_waiting=settings.max_waiting,
+        installer=installer,
         networks=networks,
     )
     try:

@@ -20,6 +20,7 @@ from blueprint.errors import BlueprintError, ConfigError, Rejection, RevertedErr
 from blueprint.types import Address
 from jobs.execute import EXECUTE_INDEX
 from jobs.execute_codec import (
+    ChainDependency,
     ChainFile,
     ChainLimits,
     ChainPair,
@@ -92,6 +93,9 @@ def to_chain(request: ExecutionRequest) -> ExecuteRequest:
         entry_point=request.entry_point,
         stdin=request.stdin,
         args=tuple(request.args),
+        dependencies=tuple(
+            ChainDependency(each.name, each.requirement, each.source) for each in request.dependencies
+        ),
         env_vars=tuple(ChainPair(key, value) for key, value in request.env_vars.items()),
         limits=ChainLimits(
             timeout_ms=0 if request.timeout_s is None else max(1, round(request.timeout_s * 1000)),

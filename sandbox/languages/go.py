@@ -5,12 +5,24 @@ leaves the ``go`` command out, which costs most of the time of a small program.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from sandbox.languages.cpp import PROGRAM
 from sandbox.languages.entry import WORK, choose_entry, inside, sources
-from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
+from sandbox.languages.language import (
+    DEPS,
+    LAYER,
+    LOCK,
+    HostPrograms,
+    InstallPlan,
+    Plan,
+    Provision,
+    RegistryView,
+    Stage,
+)
 from sandbox.languages.options import read_options
+from sandbox.languages.requirement import Grammar, read_dependencies, registry_of
 from sandbox.request import ExecutionRequest, SourceFile
 from sandbox.tree import Runtime
 
@@ -33,9 +45,40 @@ object=$TMPDIR/main.a
 exec "$linker" -s -w -importcfg "$packages/link.cfg" -o .program "$object"
 """
 
+GRAMMAR = Grammar(
+    name=r"[A-Za-z0-9][A-Za-z0-9-]*(\.[A-Za-z0-9-]+)+(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*",
+    requirement=r"([<>]=?)?v?\d+(\.\d+){0,2}([-+][0-9A-Za-z.+-]+)?|latest",
+    example="github.com/google/uuid v1.6.0",
+)
+# All packages of a module are asked for first, so that every one of them can be imported; where one of them
+# needs what is not to be had, the modules alone. The archives of modules are of no use once unpacked.
+INSTALL = """\
+set -e
+go=$1 layer=$2 lock=$3; shift 3
+export GOMODCACHE="$layer/modules"
+for wanted in "$@"; do set -- "$@" "${wanted%%@*}/...@${wanted#*@}"; shift; done
+if ! "$go" get "$@" 2>/tmp/first; then
+    for wanted in "$@"; do set -- "$@" "${wanted%%/...@*}@${wanted#*/...@}"; shift; done
+    "$go" get "$@"
+fi
+cp go.mod go.sum "$layer"
+grep -v '/go.mod ' go.sum >"$lock"
+cd "$GOMODCACHE/cache" && rm -rf lock vcs download/sumdb && find . -name '*.zip' -delete
+"""
+# The go command locks the module file; in the layer, one program could so stop all others.
+MODULES = "/work/.modules"
+BUILD = f"""\
+set -e
+mkdir {MODULES} && cp {DEPS}/go.mod {DEPS}/go.sum {MODULES} && chmod u+w {MODULES}/*
+exec "$@"
+"""
+
 
 class Go:
-    """The Go toolchain, without cgo and without a network. Modules must be vendored."""
+    """The Go toolchain, without cgo. Modules are those of the request's dependencies, or vendored.
+
+    A ``go.mod`` at the root of the program is kept, and the dependencies are added to what it requires.
+    """
 
     name = "go"
     aliases: tuple[str, ...] = ("golang",)
@@ -50,6 +93,7 @@ class Go:
     host = HostPrograms(
         programs={"compile": "go"}, version=("{compile}", "version"), fix="apt-get install golang-go"
     )
+    registry = "go"
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage, then the program itself.
@@ -67,22 +111,79 @@ class Go:
         ]
         if entry not in package:
             package.append(entry)
-        is_direct = "packages" in given.runtime.programs and _is_one_plain_package(request, package)
+        has_modules = bool(request.dependencies)
+        is_direct = (
+            "packages" in given.runtime.programs
+            and not has_modules
+            and _is_one_plain_package(request, package)
+        )
         argv = (
             _direct(given.runtime, package)
             if is_direct
             else _by_go_command(request, given.runtime, package, folder)
         )
+        # An index of each module would be written to the cache, which is the tree's and read-only.
+        modules = {"GOMODCACHE": f"{DEPS}/modules", "GOSUMDB": "off", "GODEBUG": "goindex=0"}
         return Plan(
+            files=_module_file(request, given.runtime) if has_modules else (),
             stages=(
                 Stage(
                     name="compile",
                     argv=argv,
-                    env=_environment(given.runtime),
+                    env=_environment(given.runtime) | (modules if has_modules else {}),
                 ),
                 Stage(name="run", argv=(PROGRAM, *request.args)),
-            )
+            ),
         )
+
+    def install(
+        self, request: ExecutionRequest, given: Provision, registries: Sequence[RegistryView]
+    ) -> InstallPlan:
+        """Plan ``go get``, which downloads and checks and runs nothing; without a version, of the newest."""
+        wanted = [f"{name}@{_query(version)}" for name, version in read_dependencies(request, GRAMMAR)]
+        registry = registry_of(request, registries)
+        own = [file for file in request.files if file.path in {"go.mod", "go.sum"}]
+        return InstallPlan(
+            files=[*own, *_module_file(request, given.runtime)],
+            stage=Stage(
+                name="install",
+                argv=(
+                    "/bin/sh",
+                    "-c",
+                    INSTALL,
+                    "install",
+                    given.runtime.programs["install"],
+                    LAYER,
+                    LOCK,
+                    *wanted,
+                ),
+                env={
+                    **_environment(given.runtime),
+                    "GOCACHE": "/work/.cache",
+                    "GOFLAGS": "-modcacherw",
+                    "GOPROXY": registry.url,
+                    "GOVCS": "*:off",
+                    **registry.environment,
+                },
+                tasks_max=256,
+            ),
+        )
+
+
+LANGUAGE = Go()
+
+
+def _query(version: str) -> str:
+    if not version:
+        return "latest"
+    return f"v{version}" if version[0].isdigit() else re.sub(r"^([<>]=?)(?=\d)", r"\1v", version)
+
+
+def _module_file(request: ExecutionRequest, runtime: Runtime) -> list[SourceFile]:
+    if any(file.path == "go.mod" for file in request.files):
+        return []
+    minor = ".".join(runtime.version.split(".")[:2])
+    return [SourceFile(path="go.mod", content=f"module program\n\ngo {minor}\n".encode())]
 
 
 def _is_one_plain_package(request: ExecutionRequest, package: list[SourceFile]) -> bool:
@@ -93,7 +194,11 @@ def _is_one_plain_package(request: ExecutionRequest, package: list[SourceFile]) 
 
 
 def _direct(runtime: Runtime, package: list[SourceFile]) -> tuple[str, ...]:
-    tools = (runtime.programs["compiler"], runtime.programs["linker"], runtime.programs["packages"])
+    tools = (
+        runtime.programs["compiler"],
+        runtime.programs["linker"],
+        runtime.programs["packages"],
+    )
     return ("/bin/sh", "-c", DIRECT, "go", *tools, *(inside(file.path) for file in package))
 
 
@@ -109,6 +214,9 @@ def _by_go_command(
         "-o",
         PROGRAM,
     )
+    if request.dependencies:
+        with_modules = ("-mod=mod", f"-modfile={MODULES}/go.mod", f"./{folder}")
+        return ("/bin/sh", "-c", BUILD, "build", *build, *with_modules)
     if any(PurePosixPath(file.path).name == "go.mod" for file in request.files):
         return (*build, f"./{folder}")
     return (*build, *(inside(file.path) for file in package))
@@ -125,6 +233,3 @@ def _environment(runtime: Runtime) -> dict[str, str]:
         "GOTELEMETRY": "off",
         "GOTOOLCHAIN": "local",
     }
-
-
-LANGUAGE = Go()

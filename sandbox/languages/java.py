@@ -1,17 +1,29 @@
 """Java: every source file is compiled, and the class with ``main`` is found in the source.
 
 A public class must stand in a file of its own name; a file whose name differs (a lone snippet) is compiled
-from a copy under the right one.
+from a copy under the right one. Packages are jars of Maven repositories, resolved by Apache Ivy.
 """
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from sandbox.errors import RequestError
 from sandbox.languages.entry import WORK, choose_entry, inside, sources
 from sandbox.languages.heap import heap_mib
 from sandbox.languages.java_source import JavaSource, scan
-from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
+from sandbox.languages.language import (
+    DEPS,
+    LAYER,
+    LOCK,
+    HostPrograms,
+    InstallPlan,
+    Plan,
+    Provision,
+    RegistryView,
+    Stage,
+)
 from sandbox.languages.options import read_options
+from sandbox.languages.requirement import Grammar, read_dependencies, registry_of
 from sandbox.request import ExecutionRequest, SourceFile
 
 __all__ = ["LANGUAGE", "Java"]
@@ -23,6 +35,37 @@ PROGRAM_HEAP_SHARE = 0.7
 """What the heap may take of the memory limit; the JVM needs 60 to 100 MiB beside it."""
 # The serial collector starts quickest and with the fewest threads; perf data would be a file in /tmp.
 JVM = ("-XX:+UseSerialGC", "-XX:-UsePerfData")
+
+_VERSION = r"[0-9A-Za-z][0-9A-Za-z._-]*"
+GRAMMAR = Grammar(
+    name=r"[A-Za-z0-9_][A-Za-z0-9._-]*:[A-Za-z0-9_][A-Za-z0-9._-]*",
+    requirement=rf"{_VERSION}\+?|[\[(\]]\s*({_VERSION})?\s*,\s*({_VERSION})?\s*[\])\[]|\[\s*{_VERSION}\s*\]",
+    example="com.google.guava:guava [32.0,33.0)",
+)
+# The names of the jars are the coordinates, with @ between: a colon would part them on the class path.
+INSTALL = """\
+set -e
+java=$1 layer=$2 lock=$3; shift 3
+"$java" "$@" -settings ivysettings.xml -ivy ivy.xml -confs default \
+    -retrieve "$layer/[organisation]@[artifact]@[revision](@[classifier]).[ext]"
+mkdir -p "$layer"
+ls "$layer" | sed -n 's/\\.jar$//; s/@/:/gp' >"$lock"
+"""
+SETTINGS = """\
+<ivysettings>
+  <settings defaultResolver="registry"/>
+  <caches defaultCacheDir="/work/.cache"/>
+  <resolvers><ibiblio name="registry" m2compatible="true" root="{url}/"/></resolvers>
+</ivysettings>
+"""
+MODULE = """\
+<ivy-module version="2.0">
+  <info organisation="sandbox" module="program"/>
+  <configurations><conf name="default"/></configurations>
+  <dependencies>
+{dependencies}  </dependencies>
+</ivy-module>
+"""
 
 
 class Java:
@@ -43,6 +86,7 @@ class Java:
         version=("{run}", "--version"),
         fix="apt-get install default-jdk-headless",
     )
+    registry = "maven"
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage over all sources, then the JVM with the class that has ``main``.
@@ -64,7 +108,8 @@ class Java:
         copies, paths = _placed(files, scanned)
         compiler_heap = f"-J-Xmx{heap_mib(given.bounds.compile, share=COMPILER_HEAP_SHARE)}m"
         javac = (given.runtime.programs["compile"], compiler_heap, *(f"-J{flag}" for flag in JVM))
-        flags = ("-J-XX:TieredStopAtLevel=1", "-proc:none", "-encoding", "UTF-8", "-d", CLASSES)
+        jars = f":{DEPS}/*" if request.dependencies else ""
+        flags = ("-J-XX:TieredStopAtLevel=1", "-proc:none", "-encoding", "UTF-8", "-cp", f"{WORK}{jars}")
         java = (
             given.runtime.programs["run"],
             f"-Xmx{heap_mib(given.bounds.run, share=PROGRAM_HEAP_SHARE)}m",
@@ -75,11 +120,46 @@ class Java:
             stages=(
                 Stage(
                     name="compile",
-                    argv=(*javac, *flags, *paths),
+                    argv=(*javac, *flags, "-d", CLASSES, *paths),
                 ),
-                Stage(name="run", argv=(*java, "-cp", f"{CLASSES}:{WORK}", main_class, *request.args)),
+                Stage(name="run", argv=(*java, "-cp", f"{CLASSES}:{WORK}{jars}", main_class, *request.args)),
             ),
         )
+
+    def install(
+        self, request: ExecutionRequest, given: Provision, registries: Sequence[RegistryView]
+    ) -> InstallPlan:
+        """Plan Ivy's resolution and retrieval of jars; without a version, of the newest release."""
+        wanted = read_dependencies(request, GRAMMAR)
+        registry = registry_of(request, registries)
+        rows = "".join(_ivy_dependency(name, version) for name, version in wanted)
+        ivy = (*JVM, "-Xmx256m", "-Duser.home=/tmp", "-jar", given.runtime.programs["install"])
+        return InstallPlan(
+            files=[
+                SourceFile(path="ivysettings.xml", content=SETTINGS.format(url=registry.url).encode()),
+                SourceFile(path="ivy.xml", content=MODULE.format(dependencies=rows).encode()),
+            ],
+            stage=Stage(
+                name="install",
+                argv=("/bin/sh", "-c", INSTALL, "install", given.runtime.programs["run"], LAYER, LOCK, *ivy),
+                env=registry.environment,
+                tasks_max=256,
+            ),
+        )
+
+
+LANGUAGE = Java()
+
+
+def _ivy_dependency(name: str, version: str) -> str:
+    # The grammar has let none of XML's own characters through.
+    organisation, _, module = name.partition(":")
+    revision = version.replace(" ", "") or "latest.release"
+    if revision.startswith("[") and "," not in revision:
+        revision = revision[1:-1]
+    return (
+        f'    <dependency org="{organisation}" name="{module}" rev="{revision}" conf="default->default"/>\n'
+    )
 
 
 def _main_class(request: ExecutionRequest, scanned: dict[str, JavaSource]) -> str:
@@ -121,6 +201,3 @@ def _placed(
         copies.append(copy)
         paths.append(inside(copy.path))
     return copies, paths
-
-
-LANGUAGE = Java()

@@ -1,8 +1,11 @@
 """JavaScript: Node.js runs the file, and tells CommonJS from an ES module by source and ``package.json``."""
 
+from collections.abc import Sequence
+
 from sandbox.languages.entry import choose_entry, inside
 from sandbox.languages.heap import heap_mib
-from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
+from sandbox.languages.language import HostPrograms, InstallPlan, Plan, Provision, RegistryView, Stage
+from sandbox.languages.npm_packages import install_npm_packages
 from sandbox.languages.options import read_options
 from sandbox.request import ExecutionRequest
 
@@ -27,6 +30,7 @@ class JavaScript:
     host = HostPrograms(
         programs={"run": "node"}, version=("{run}", "--version"), fix="apt-get install nodejs"
     )
+    registry = "npm"
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan one stage; a syntax error shows as Node itself shows it, with exit code 1."""
@@ -37,6 +41,12 @@ class JavaScript:
         heap = f"--max-old-space-size={heap_mib(given.bounds.run, share=NODE_HEAP_SHARE)}"
         argv = (given.runtime.programs["run"], heap, inside(entry.path), *request.args)
         return Plan(stages=(Stage(name="run", argv=argv),))
+
+    def install(
+        self, request: ExecutionRequest, given: Provision, registries: Sequence[RegistryView]
+    ) -> InstallPlan:
+        """Plan the installation of packages from npm."""
+        return install_npm_packages(request, given, registries)
 
 
 LANGUAGE = JavaScript()

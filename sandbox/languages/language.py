@@ -6,13 +6,32 @@ of the language.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sandbox.bounds import StageBounds
 from sandbox.request import ExecutionRequest, SourceFile
 from sandbox.tree import Runtime
 
-__all__ = ["HostPrograms", "Language", "Plan", "Provision", "Stage"]
+__all__ = [
+    "DEPS",
+    "LAYER",
+    "LOCK",
+    "HostPrograms",
+    "InstallPlan",
+    "Installs",
+    "Language",
+    "Plan",
+    "Provision",
+    "RegistryView",
+    "Stage",
+]
+
+DEPS = "/deps"
+"""Where most languages have the layer of their dependencies shown."""
+LAYER = "/work/.layer"
+"""The folder that an install stage fills; its content becomes the layer."""
+LOCK = "/work/.lock"
+"""The file in which an install stage says what it installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,4 +112,54 @@ class Language(Protocol):
 
         Raises:
             RequestError: the request cannot be planned in this language (no entry point, a bad option).
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryView:
+    """A package registry as an installer inside a sandbox sees it."""
+
+    name: str
+    url: str
+    """On the loopback of the sandbox, without a slash at its end."""
+    scope: str = ""
+    """The packages that it serves where that is not all of them."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Further settings of the tool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallPlan:
+    """How dependencies are installed; everything that changes the outcome is in here, for the layer's key."""
+
+    files: Sequence[SourceFile] = ()
+    """Laid down under ``/work`` before the stage."""
+    stage: Stage
+    """Fills `LAYER`, and writes to `LOCK` what it installed, one package a line."""
+    target: str = DEPS
+    """The absolute path at which the later stages see the layer."""
+
+
+@runtime_checkable
+class Installs(Protocol):
+    """What a language has beside `Language` when packages can be installed for it.
+
+    Its `plan` may rely on the layer wherever the request has dependencies.
+    """
+
+    registry: str
+    """The kind of registry that the packages come from: ``pypi``, ``npm`` ..."""
+
+    def install(
+        self, request: ExecutionRequest, given: Provision, registries: Sequence[RegistryView]
+    ) -> InstallPlan:
+        """Return how the request's dependencies are installed.
+
+        Args:
+            request: has at least one dependency.
+            given: the runtime whose packages they are.
+            registries: at least one, the preferred first.
+
+        Raises:
+            RequestError: a dependency is not written as this ecosystem writes it.
         """

@@ -1,12 +1,14 @@
-"""Swift: every source file is compiled into one program."""
+"""Swift: every source file is compiled into one program; packages come from a package registry."""
 
 import re
+from collections.abc import Sequence
 
 from sandbox.errors import RequestError
 from sandbox.languages.cpp import PROGRAM
 from sandbox.languages.entry import choose_entry, inside, sources
-from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
+from sandbox.languages.language import HostPrograms, InstallPlan, Plan, Provision, RegistryView, Stage
 from sandbox.languages.options import read_options
+from sandbox.languages.swift_packages import COMPILER_FLAGS, install_swift_packages
 from sandbox.request import ExecutionRequest, SourceFile
 
 __all__ = ["LANGUAGE", "Swift"]
@@ -39,6 +41,7 @@ class Swift:
         fix="apt-get install swiftlang (Debian 13 or later), or build the language tree",
         optional={"linker": "mold"},
     )
+    registry = "swift"
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage over all sources, then the program itself.
@@ -69,7 +72,9 @@ class Swift:
             flags.append("-use-ld=mold")
         if "module_cache" in given.runtime.programs:
             flags += ["-module-cache-path", given.runtime.programs["module_cache"]]
-        paths = (inside(file.path) for file in files)
+        paths = [inside(file.path) for file in files]
+        if request.dependencies:
+            paths.append(COMPILER_FLAGS)
         argv = (given.runtime.programs["compile"], *flags, "-module-name", "program", "-o", PROGRAM, *paths)
         return Plan(
             files=extra,
@@ -78,6 +83,12 @@ class Swift:
                 Stage(name="run", argv=(PROGRAM, *request.args)),
             ),
         )
+
+    def install(
+        self, request: ExecutionRequest, given: Provision, registries: Sequence[RegistryView]
+    ) -> InstallPlan:
+        """Plan the installation of packages from a registry."""
+        return install_swift_packages(request, given, registries)
 
 
 LANGUAGE = Swift()

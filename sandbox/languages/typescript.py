@@ -5,13 +5,14 @@ Without the type check there is no compile stage: Node.js strips the types itsel
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from sandbox.languages.entry import WORK, choose_entry, inside
 from sandbox.languages.heap import heap_mib
 from sandbox.languages.javascript import NODE_HEAP_SHARE
-from sandbox.languages.language import HostPrograms, Plan, Provision, Stage
+from sandbox.languages.language import HostPrograms, InstallPlan, Plan, Provision, RegistryView, Stage
+from sandbox.languages.npm_packages import install_npm_packages
 from sandbox.languages.options import SWITCH, read_options
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.tree import Runtime
@@ -59,6 +60,7 @@ class TypeScript:
         fix="apt-get install nodejs npm, then: npm install --global typescript@5.9",
         beside=_types_folder,
     )
+    registry = "npm"
 
     def plan(self, request: ExecutionRequest, given: Provision) -> Plan:
         """Plan a compile stage (unless ``type_check`` is false), then Node.js.
@@ -95,6 +97,15 @@ class TypeScript:
                 Stage(name="run", argv=(*node, inside(f"{OUT}/{compiled}"), *request.args)),
             ),
         )
+
+    def install(
+        self, request: ExecutionRequest, given: Provision, registries: Sequence[RegistryView]
+    ) -> InstallPlan:
+        """Plan the installation of packages from npm."""
+        return install_npm_packages(request, given, registries)
+
+
+LANGUAGE = TypeScript()
 
 
 def _node(given: Provision, limits: Limits) -> tuple[str, ...]:
@@ -166,6 +177,3 @@ def _compiler_flags(
         *("--strict", options["strict"]),
         inside(entry.path),
     )
-
-
-LANGUAGE = TypeScript()

@@ -1,7 +1,8 @@
 """What the documents show on a console is what the commands print.
 
 A block marked ``console`` is run as it stands, from the project's folder: lines that start with ``$`` are
-commands, those below are what they must print on stdout; ``...`` stands for anything.
+commands, those below are what they must print on stdout; ``...`` stands for anything. One that is marked
+``console registry`` needs the package registries of this host.
 """
 
 import os
@@ -14,9 +15,13 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```console( registry)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = [
-    pytest.param(match.group(1), id=f"{page.relative_to(PROJECT)}-{number}")
+    pytest.param(
+        match.group(2),
+        id=f"{page.relative_to(PROJECT)}-{number}",
+        marks=[pytest.mark.registry] if match.group(1) else [],
+    )
     for page in PAGES
     for number, match in enumerate(BLOCK.finditer(page.read_text()))
 ]

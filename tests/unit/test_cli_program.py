@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from blueprint.cli.program import read_program
+from blueprint.cli.submit import to_chain
 from blueprint.errors import ConfigError
-from sandbox.request import ExecutionRequest
+from jobs.execute import to_execution_request
+from sandbox.request import Dependency, ExecutionRequest, Limits
 
 
 def read(source: Path, **changes: object) -> ExecutionRequest:
@@ -105,3 +107,12 @@ def test_giant_file_is_refused_without_reading_it_all(tmp_path: Path) -> None:
         file.truncate(1 << 34)
     with pytest.raises(ConfigError, match="more than"):
         read(tmp_path / "a.py")
+
+
+def test_dependencies_come_through_the_chain(tmp_path: Path) -> None:
+    """What a program needs reaches the executor as it was written on the command line."""
+    (tmp_path / "a.py").write_text("x")
+    request = read(tmp_path / "a.py", dependencies=["requests>=2,<3", "numpy"])
+    arrived = to_execution_request(to_chain(request), Limits())
+    expected = (Dependency(name="requests", requirement=">=2,<3"), Dependency(name="numpy"))
+    assert arrived.dependencies == request.dependencies == expected

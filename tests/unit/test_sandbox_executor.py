@@ -245,7 +245,7 @@ async def test_version_is_chosen_over_all_trees(wanted: str, version: str, tree:
         ({"language": "absent"}, "absent is in no language tree of this node; they have compiled"),
         ({"runtime": "1.1"}, r"expected one of 1.2.3, 1.13.0, 2.0, received '1.1'"),
         ({"timeout_s": 10.5}, "more than 0 and at most 10, received 10.5"),
-        ({"dependencies": [Dependency(name="x")]}, "does not install any; received 1"),
+        ({"dependencies": [Dependency(name="x")]}, "this node does not install any; received 1"),
     ],
 )
 async def test_request_that_cannot_be_served_is_refused_before_anything_is_made(
