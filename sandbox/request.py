@@ -43,7 +43,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            wellformed.check_positive(f"limits.{each.name}", getattr(self, each.name))
+            value, is_whole = getattr(self, each.name), isinstance(each.default, int)
+            wellformed.check_positive(f"limits.{each.name}", value, must_be_whole=is_whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

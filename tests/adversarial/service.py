@@ -1,0 +1,288 @@
+"""A service under attack: one process that serves a batch of attacks side by side, and says how it fared.
+
+It is started by the tests (`tests.adversarial.batch`) with an order on standard input, as root or as a user
+without any right, and answers with a `Report`. A guard, a sandbox of somebody else, lives beside the attacks
+from the first to the last; short programs of a third party are answered meanwhile, and timed.
+
+Invariant: the service is the real executor with the real back end, or with exactly the walls left out that
+the order names.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import itertools
+import json
+import os
+import pickle
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sandbox.backends.backend import Backend, Sandbox
+from sandbox.errors import SandboxError
+from sandbox.executor import CodeExecutor
+from sandbox.request import Limits
+from sandbox.result import ExecutionResult, ExecutionStatus, Guarantees
+from sandbox.rootfs import find_tree
+from sandbox.tree import LanguageTree
+from tests.adversarial.attack import Attack, Outcome
+from tests.adversarial.guard import ABSTRACT_NAME, GUARD, INTACT
+from tests.adversarial.table import ALL
+from tests.support.sandboxes import SMALL, host_python, python_request
+from tests.support.walls import leave_out_rules, Loosened, open_bwrap, open_slot
+
+__all__ = ["BACKENDS", "Health", "Order", "Report"]
+
+PLACES = 4
+GUARD_LIMITS = Limits(wall_time_s=300.0, memory_bytes=SMALL.memory_bytes, processes=4, open_files=64)
+READY_TIMEOUT_S = 30.0
+ATTACK_TIMEOUT_S = 200.0
+PROBE_PAUSE_S = 0.3
+LAG_PAUSE_S = 0.02
+SYS_KEYCTL = 250
+KEYCTL_JOIN_SESSION_KEYRING = 1
+
+# Back end to what makes it: walls to leave out, the user numbers it may use, a folder for its own files.
+BACKENDS = {
+    "slot": lambda walls, uids, folder: open_slot(walls, uid_base=uids.start, uid_count=len(uids)),
+    "bubblewrap": lambda walls, uids, folder: open_bwrap(walls, folder),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a service is to do; goes through JSON."""
+
+    backend: str
+    keys: Sequence[str]
+    """Names of the rows."""
+    walls: Sequence[str] = ()
+    """What to leave out."""
+    state_dir: str
+    uids: tuple[int, int]
+    user: int | None = None
+    """Whom to become first; None to stay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """How the service and its other clients fared meanwhile."""
+
+    guard: str
+    """What the guard's sandbox ended with: `INTACT`, unless something of it was touched."""
+    answers: int
+    """How many programs of the third party were answered, each correctly."""
+    wrong_answers: Sequence[str]
+    worst_answer_s: float
+    worst_lag_s: float
+    """The longest that the event loop of the service did not come round."""
+    descriptors: int
+    """How many more are open than before."""
+    memory_bytes: int
+    """How much more the process holds than before."""
+    threads: int
+    children: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the service answers."""
+
+    outcomes: Mapping[str, Outcome]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    health: Health
+    pid: int
+
+
+class Watched:
+    """A back end around a back end that keeps the sandboxes in sight which it opens."""
+
+    def __init__(self, inner: Backend) -> None:
+        self.name = inner.name
+        self.boxes: dict[str, Sandbox] = {}
+        self._inner = inner
+
+    def guarantees(self) -> Guarantees:
+        return self._inner.guarantees()
+
+    async def open(self, tree: LanguageTree, limits: Limits, sandbox_id: str) -> Sandbox:
+        box = await self._inner.open(tree, limits, sandbox_id)
+        self.boxes[sandbox_id] = box
+        return box
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class Service:
+    """One service for one batch."""
+
+    def __init__(self, order: Order, backend: Watched) -> None:
+        self._order = order
+        self._backend = backend
+        self._host, self._tree = host_python(), find_tree(Path(order.state_dir))
+        self._rows = {row.key: row for row in ALL}
+        self._places = asyncio.Semaphore(PLACES)
+        self._ids = itertools.count()
+        self._answers: list[float] = []
+        self._wrong: list[str] = []
+        self._lag_s = 0.0
+        self._words: Mapping[str, str] = {}
+        self._seconds: dict[str, float] = {}
+
+    async def serve(self) -> Report:
+        """Run the batch beside the guard."""
+        await self._probe()  # what a first execution imports and opens is no leak
+        self._answers.clear()
+        before = _own_state()
+        with _listeners() as self._words:
+            async with asyncio.TaskGroup() as group:
+                guard = group.create_task(self._guard())
+                box = await self._guard_box(guard)
+                others = [group.create_task(self._probes()), group.create_task(self._watch_lag())]
+                runs = [asyncio.create_task(self._attack(key)) for key in self._order.keys]
+                outcomes = dict(zip(self._order.keys, await asyncio.gather(*runs), strict=True))
+                for task in others:
+                    task.cancel()
+                os.close(os.open("stop", os.O_CREAT | os.O_WRONLY, dir_fd=box))
+                os.close(box)
+        after = _own_state()
+        health = Health(
+            guard=guard.result(),
+            answers=len(self._answers),
+            wrong_answers=self._wrong,
+            worst_answer_s=max(self._answers, default=0.0),
+            worst_lag_s=self._lag_s,
+            descriptors=after[0] - before[0],
+            memory_bytes=after[1] - before[1],
+            threads=after[2] - before[2],
+            children=_children(),
+        )
+        return Report(outcomes=outcomes, seconds=self._seconds, health=health, pid=os.getpid())
+
+    def _executor(self, limits: Limits, *, name: str, tree: LanguageTree) -> CodeExecutor:
+        """Make an executor of the one back end; it is not closed, for that would close the back end."""
+        return CodeExecutor(
+            tree, self._backend, limits=limits, new_id=lambda: f"{name}{next(self._ids)}-{os.getpid()}"
+        )
+
+    async def _attack(self, key: str) -> Outcome:
+        row = self._rows[key]
+        async with self._places:
+            began_s = time.monotonic()
+            try:
+                async with asyncio.timeout(ATTACK_TIMEOUT_S):
+                    return Outcome(result=await self._execute(row))
+            except (SandboxError, ValueError, TypeError, TimeoutError) as exc:
+                return Outcome(error=f"{type(exc).__name__}: {exc}")
+            finally:
+                self._seconds[key] = time.monotonic() - began_s
+
+    async def _execute(self, row: Attack) -> ExecutionResult:
+        limits = row.bounds(row.ending(self._order.backend))
+        tree = self._host if row.language == "python" else self._tree
+        assert tree is not None, "the language tree is missing"
+        executor = self._executor(limits, name="attack", tree=tree)
+        return await executor.execute(row.request(self._words))
+
+    async def _guard(self) -> str:
+        executor = self._executor(GUARD_LIMITS, name="guard", tree=self._host)
+        result = await executor.execute(python_request(GUARD))
+        if result.status is ExecutionStatus.SUCCESS and result.stdout.data.decode().strip() == INTACT:
+            return INTACT
+        return f"{result.status.name} {result.error_message} {result.stdout.data!r} {result.stderr.data!r}"
+
+    async def _guard_box(self, guard: asyncio.Task[str]) -> int:
+        """Wait until the guard has laid out all that attacks could reach for; return its work folder."""
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while True:
+                if guard.done():
+                    raise RuntimeError(f"the guard has ended: {guard.result()}")
+                await asyncio.sleep(0.02)
+                for name, box in self._backend.boxes.items():
+                    with contextlib.suppress(OSError):
+                        os.stat("work/ready", dir_fd=box.files_fd if name.startswith("guard") else -1)
+                        return os.open("work", os.O_RDONLY | os.O_DIRECTORY, dir_fd=box.files_fd)
+
+    async def _probes(self) -> None:
+        while True:
+            await self._probe()
+            await asyncio.sleep(PROBE_PAUSE_S)
+
+    async def _probe(self) -> None:
+        """Have a small program answered, as for another client."""
+        began_s = time.monotonic()
+        executor = self._executor(SMALL, name="probe", tree=self._host)
+        result = await executor.execute(python_request("print(input()[::-1])", stdin=b"evila\n"))
+        self._answers.append(time.monotonic() - began_s)
+        if (result.status, result.stdout.data) != (ExecutionStatus.SUCCESS, b"alive\n"):
+            self._wrong.append(f"{result.status.name} {result.error_message} {result.stdout.data!r}")
+
+    async def _watch_lag(self) -> None:
+        while True:
+            began_s = time.monotonic()
+            await asyncio.sleep(LAG_PAUSE_S)
+            self._lag_s = max(self._lag_s, time.monotonic() - began_s - LAG_PAUSE_S)
+
+
+@contextlib.contextmanager
+def _listeners() -> Iterator[Mapping[str, str]]:
+    """Listen as a service does, on loopback and at an abstract name; yield what attacks are told of it."""
+    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        unix.bind(f"\0{ABSTRACT_NAME}-{os.getpid()}")
+        unix.listen()
+        yield {
+            "port": str(tcp.getsockname()[1]),
+            "abstract": f"{ABSTRACT_NAME}-{os.getpid()}",
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+        }
+
+
+def _own_state() -> tuple[int, int, int]:
+    """Return open descriptors, resident bytes and threads of this process."""
+    gc.collect()
+    status = Path("/proc/self/status").read_text()
+    resident, threads = (int(status.split(f"{name}:")[1].split()[0]) for name in ("VmRSS", "Threads"))
+    return len(os.listdir("/proc/self/fd")), resident * 1024, threads
+
+
+def _children() -> list[str]:
+    """List the processes that this one still has."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+async def _run(order: Order) -> Report:
+    with tempfile.TemporaryDirectory() as folder:
+        backend: Backend = BACKENDS[order.backend](order.walls, range(*order.uids), Path(folder))
+        watched = Watched(Loosened(backend, order.walls))
+        try:
+            return await Service(order, watched).serve()
+        finally:
+            await watched.aclose()
+
+
+def main() -> None:
+    """Read an order, become its user, serve, answer."""
+    order = Order(**json.load(sys.stdin))
+    if order.user is not None:
+        os.setgroups([])
+        os.setresgid(order.user, order.user, order.user)
+        os.setresuid(order.user, order.user, order.user)
+    leave_out_rules(order.walls)
+    # As an init system gives each service: what is started here has it too.
+    ctypes.CDLL(None).syscall(SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
+    pickle.dump(asyncio.run(_run(order)), sys.stdout.buffer)
