@@ -16,10 +16,12 @@ import itertools
 import json
 import os
 import pickle
+import re
 import socket
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +84,8 @@ class Health:
     worst_answer_s: float
     worst_lag_s: float
     """The longest that the event loop of the service did not come round."""
-    descriptors: int
-    """How many more are open than before."""
+    descriptors: Sequence[str]
+    """What is open that was not before."""
     memory_bytes: int
     """How much more the process holds than before."""
     threads: int
@@ -159,7 +161,7 @@ class Service:
             wrong_answers=self._wrong,
             worst_answer_s=max(self._answers, default=0.0),
             worst_lag_s=self._lag_s,
-            descriptors=after[0] - before[0],
+            descriptors=sorted((after[0] - before[0]).elements()),
             memory_bytes=after[1] - before[1],
             threads=after[2] - before[2],
             children=_children(),
@@ -247,12 +249,21 @@ def _listeners() -> Iterator[Mapping[str, str]]:
         }
 
 
-def _own_state() -> tuple[int, int, int]:
+def _own_state() -> tuple[Counter[str], int, int]:
     """Return open descriptors, resident bytes and threads of this process."""
     gc.collect()
     status = Path("/proc/self/status").read_text()
     resident, threads = (int(status.split(f"{name}:")[1].split()[0]) for name in ("VmRSS", "Threads"))
-    return len(os.listdir("/proc/self/fd")), resident * 1024, threads
+    return _descriptors(), resident * 1024, threads
+
+
+def _descriptors() -> Counter[str]:
+    """Count what this process has open, by what it is; numbers of pipes and sockets are left out."""
+    found: Counter[str] = Counter()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found[re.sub(r"\[\d+\]", "", str(path.readlink()))] += 1
+    return found
 
 
 def _children() -> list[str]:

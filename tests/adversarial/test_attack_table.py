@@ -66,7 +66,7 @@ def test_attacks_harm_nobody_else(theme: str, host: Host, batches: Batches) -> N
     assert health.answers > 0
     assert health.worst_answer_s < ANSWER_TIMEOUT_S
     assert health.worst_lag_s < LAG_TIMEOUT_S
-    assert health.descriptors == 0
+    assert not health.descriptors
     assert health.memory_bytes < MEMORY_BYTES
     assert health.threads < THREADS
     assert not health.children

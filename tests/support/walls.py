@@ -125,7 +125,7 @@ def main_module() -> str:
 
 # Option of bwrap to what stands instead of it.
 BWRAP_OPTIONS: Mapping[str, Callable[[list[str]], list[str]]] = {
-    "network namespace": lambda argv: [argv[0], "--share-net", *argv[1:]],
+    "network namespace": lambda argv: _expand(argv, leave_out="--unshare-net"),
     "IPC namespace": lambda argv: _expand(argv, leave_out="--unshare-ipc"),
     "pid namespace": lambda argv: _expand(argv, leave_out="--unshare-pid"),
     "UTS namespace": lambda argv: _cut(_expand(argv, leave_out="--unshare-uts"), "--hostname", 2),

@@ -36,7 +36,7 @@ ROWS = [
         ends=Ending(status=S.TIMEOUT, hits=L.PROCESSES | L.WALL_TIME),
         elsewhere={"bubblewrap": Ending(status=S.TIMEOUT, hits=L.WALL_TIME, why="a refused thread is not counted without a group")}),
     Attack(name="sixty threads", line="thread bomb", wall="pids.max counts threads too",
-        code="import os,threading,time\nn=0\ntry:\n  for _ in range(60): threading.Thread(target=time.sleep,args=(9,),daemon=True).start(); n+=1\nexcept RuntimeError: pass\nprint(n,flush=True); os._exit(0)",
+        code="import os,threading,time\nthreading.stack_size(1<<18); n=0\ntry:\n  for _ in range(60): threading.Thread(target=time.sleep,args=(9,),daemon=True).start(); n+=1\nexcept RuntimeError: pass\nprint(n,flush=True); os._exit(0)",
         ends=Ending(stdout=b"9\n", hits=L.PROCESSES),
         elsewhere={"bubblewrap": Ending(stdout=re.compile(rb"(9|10)\n"), why="a refused thread is not counted without a group")},
         without=Without(walls=("process limit",), stdout=b"60\n")),

@@ -18,7 +18,7 @@ ROWS = [
     Attack(name="symbolic link to a folder", line="symlink as output", wall=WALL, code="import os; os.symlink('/proc','out')", outputs=["out/version"], ends=Ending(files={}), without=Without(walls=RULES, found=b"Linux version")),
     Attack(name="link in the middle of a path", line="symlink as output", wall=WALL, code="import os; os.makedirs('a/b'); os.symlink('/','a/b/c')", outputs=["a/b/c/proc/version"], ends=Ending(files={}), without=Without(walls=RULES, found=b"Linux version")),
     Attack(name="link upwards", line="symlink as output", wall=WALL, code="import os; open('/tmp/t','w').write('of /tmp'); os.symlink('../tmp/t','out')", outputs=["out"], ends=Ending(files={}), without=Without(walls=RULES, found=b"of /tmp")),
-    Attack(name="link to the collector's own files", line="symlink as output", wall=WALL, code="import os; os.symlink('/proc/self/environ','out')", outputs=["out"], ends=Ending(files={}), without=Without(walls=RULES, found=b"PATH=")),
+    Attack(name="link to the collector's own files", line="symlink as output", wall=WALL, code="import os; os.symlink('/proc/self/status','out')", outputs=["out"], ends=Ending(files={}), without=Without(walls=RULES, found=b"VmRSS")),
     Attack(name="link to a link to itself", line="symlink as output", wall=WALL, code="import os; os.symlink('out','out')", outputs=["out"], ends=Ending(files={})),
     Attack(name="magic link", line="symlink as output", wall=WALL, code="import os; os.symlink('/proc/self/fd/0','out')", outputs=["out"], ends=Ending(files={})),
     Attack(name="hard link as output", line="hard link as output", wall="a file with a second name is left out", code="import os; open('a','w').write('x'); os.link('a','out')", outputs=["out"], ends=Ending(files={})),
