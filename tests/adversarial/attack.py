@@ -128,6 +128,10 @@ class Attack:
     args: Sequence[str] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     outputs: Sequence[str] = ()
+    has_gateway: bool = False
+    """The run has a way out: a gateway that echoes, on the port `tests.adversarial.guard.GATEWAY_PORT`."""
+    has_mount: bool = False
+    """A folder of the operator, open to everybody by its modes, shows at ``/opt/shared``."""
     build: Callable[[], ExecutionRequest] | None = None
     """Makes the request instead, where the request is the attack."""
 

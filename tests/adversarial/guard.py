@@ -4,12 +4,13 @@ Invariant: at its end it says whether anything of it was touched. What is not to
 port) it does without; where a wall is left out it has that too.
 """
 
-__all__ = ["ABSTRACT_NAME", "GUARD", "INTACT", "IPC_KEY", "PORT", "SECRET"]
+__all__ = ["ABSTRACT_NAME", "GATEWAY_PORT", "GUARD", "INTACT", "IPC_KEY", "PORT", "SECRET"]
 
 INTACT = "intact"
 SECRET = "word-of-the-guard"
 IPC_KEY = 0x5EC0BEEF
 PORT = 47_613
+GATEWAY_PORT = 3128
 ABSTRACT_NAME = "service-under-attack"
 
 GUARD = f'''

@@ -23,10 +23,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sandbox.backends.backend import Backend, Sandbox
+from sandbox.backends.backend import Backend, Mount, Sandbox
+from sandbox.bounds import StageBounds
 from sandbox.errors import SandboxError
 from sandbox.executor import CodeExecutor
 from sandbox.request import Limits
@@ -34,10 +35,10 @@ from sandbox.result import ExecutionResult, ExecutionStatus, Guarantees
 from sandbox.rootfs import find_tree
 from sandbox.tree import LanguageTree
 from tests.adversarial.attack import Attack, Outcome
-from tests.adversarial.guard import ABSTRACT_NAME, GUARD, INTACT
+from tests.adversarial.guard import ABSTRACT_NAME, GATEWAY_PORT, GUARD, INTACT
 from tests.adversarial.table import ALL
 from tests.support.sandboxes import SMALL, host_python, python_request
-from tests.support.walls import leave_out_rules, Loosened, open_bwrap, open_slot
+from tests.support.walls import Refitted, leave_out_rules, open_bwrap, open_slot
 
 __all__ = ["BACKENDS", "Health", "Order", "Report"]
 
@@ -102,6 +103,22 @@ class Report:
     pid: int
 
 
+class Echo:
+    """A gateway that answers each connection with what it sends, in capitals."""
+
+    name = "echo"
+    port = GATEWAY_PORT
+
+    async def serve(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        while True:
+            peer, _ = await loop.sock_accept(listener)
+            with peer:
+                peer.setblocking(False)
+                await loop.sock_sendall(peer, (await loop.sock_recv(peer, 1000)).upper())
+
+
 class Watched:
     """A back end around a back end that keeps the sandboxes in sight which it opens."""
 
@@ -113,8 +130,10 @@ class Watched:
     def guarantees(self) -> Guarantees:
         return self._inner.guarantees()
 
-    async def open(self, tree: LanguageTree, limits: Limits, sandbox_id: str) -> Sandbox:
-        box = await self._inner.open(tree, limits, sandbox_id)
+    async def open(
+        self, tree: LanguageTree, limits: Limits, sandbox_id: str, mounts: Sequence[Mount] = ()
+    ) -> Sandbox:
+        box = await self._inner.open(tree, limits, sandbox_id, mounts)
         self.boxes[sandbox_id] = box
         return box
 
@@ -125,9 +144,10 @@ class Watched:
 class Service:
     """One service for one batch."""
 
-    def __init__(self, order: Order, backend: Watched) -> None:
+    def __init__(self, order: Order, backend: Watched, shared: Path) -> None:
         self._order = order
         self._backend = backend
+        self._mount = Mount(source=shared, target="/opt/shared")
         self._host, self._tree = host_python(), find_tree(Path(order.state_dir))
         self._rows = {row.key: row for row in ALL}
         self._places = asyncio.Semaphore(PLACES)
@@ -150,6 +170,7 @@ class Service:
                 others = [group.create_task(self._probes()), group.create_task(self._watch_lag())]
                 runs = [asyncio.create_task(self._attack(key)) for key in self._order.keys]
                 outcomes = dict(zip(self._order.keys, await asyncio.gather(*runs), strict=True))
+                await self._probe()
                 for task in others:
                     task.cancel()
                 os.close(os.open("stop", os.O_CREAT | os.O_WRONLY, dir_fd=box))
@@ -168,10 +189,17 @@ class Service:
         )
         return Report(outcomes=outcomes, seconds=self._seconds, health=health, pid=os.getpid())
 
-    def _executor(self, limits: Limits, *, name: str, tree: LanguageTree) -> CodeExecutor:
+    def _executor(
+        self, limits: Limits, *, name: str, tree: LanguageTree, backend: Backend | None = None
+    ) -> CodeExecutor:
         """Make an executor of the one back end; it is not closed, for that would close the back end."""
+        compiling = StageBounds().compile
+        compiling = replace(compiling, wall_time_s=limits.wall_time_s, cpu_time_s=limits.cpu_time_s)
         return CodeExecutor(
-            tree, self._backend, limits=limits, new_id=lambda: f"{name}{next(self._ids)}-{os.getpid()}"
+            [tree],
+            backend or self._backend,
+            bounds=StageBounds(run=limits, compile=compiling),
+            new_id=lambda: f"{name}{next(self._ids)}-{os.getpid()}",
         )
 
     async def _attack(self, key: str) -> Outcome:
@@ -190,7 +218,11 @@ class Service:
         limits = row.bounds(row.ending(self._order.backend))
         tree = self._host if row.language == "python" else self._tree
         assert tree is not None, "the language tree is missing"
-        executor = self._executor(limits, name="attack", tree=tree)
+        backend: Backend = self._backend
+        if row.has_gateway or row.has_mount:
+            gateway, mounts = Echo() if row.has_gateway else None, [self._mount] if row.has_mount else []
+            backend = Refitted(backend, gateway=gateway, mounts=mounts)
+        executor = self._executor(limits, name="attack", tree=tree, backend=backend)
         return await executor.execute(row.request(self._words))
 
     async def _guard(self) -> str:
@@ -276,12 +308,21 @@ def _children() -> list[str]:
     return found
 
 
+def _shared_folder(folder: Path) -> Path:
+    shared = folder / "shared"
+    shared.mkdir()
+    (shared / "file").write_text("of the operator")
+    for path, mode in ((folder, 0o711), (shared, 0o777), (shared / "file", 0o666)):
+        path.chmod(mode)
+    return shared
+
+
 async def _run(order: Order) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         backend: Backend = BACKENDS[order.backend](order.walls, range(*order.uids), Path(folder))
-        watched = Watched(Loosened(backend, order.walls))
+        watched = Watched(Refitted(backend, order.walls))
         try:
-            return await Service(order, watched).serve()
+            return await Service(order, watched, _shared_folder(Path(folder))).serve()
         finally:
             await watched.aclose()
 

@@ -46,6 +46,11 @@ def _share(flag: int) -> None:
         _replace(module, "STAGE_NAMESPACES", module.STAGE_NAMESPACES & ~flag)
 
 
+def _share_network() -> None:
+    real = launcher.unshare
+    _replace(launcher, "unshare", lambda flags: real(flags) if flags != CLONE_NEWNET else None)
+
+
 def _share_hostname() -> None:
     _share(CLONE_NEWUTS)
     _replace(init, "sethostname", _nothing)  # it would be the machine's
@@ -89,6 +94,16 @@ def _keep_capabilities() -> None:
     _replace(init, "drop_privileges", keep)
 
 
+def _write_everywhere() -> None:
+    """Leave mounts writable that are to be read-only; files still have their owners and modes."""
+    real = root.restrict
+
+    def restrict(mount_fd: int, *, read_only: bool, **options: bool) -> None:
+        real(mount_fd, read_only=False, **options)
+
+    _replace(root, "restrict", restrict)
+
+
 def _free_reading() -> None:
     """Count the program's own time only, not what reading its output costs."""
     _replace(watch.Watch, "_cpu_time_s", lambda self: self.group.cpu_time_s())
@@ -98,7 +113,7 @@ STEPS: Mapping[str, Callable[[], None]] = {
     "seccomp filter": lambda: _replace(init, "install_filter", _nothing),
     "pid namespace": _share_processes,
     "hidden processes": _show_processes,
-    "network namespace": lambda: _share(CLONE_NEWNET),
+    "network namespace": _share_network,
     "IPC namespace": lambda: _share(CLONE_NEWIPC),
     "UTS namespace": _share_hostname,
     "cgroup namespace": _share_groups,
@@ -107,6 +122,7 @@ STEPS: Mapping[str, Callable[[], None]] = {
     "init's own number": lambda: _replace(init, "INIT_ID", init.INSIDE_ID),
     "rlimits": lambda: _replace(init, "apply_rlimits", _nothing),
     "closed descriptors": lambda: _replace(init, "close_except", _nothing),
+    "read-only mounts": _write_everywhere,
     "OOM score": lambda: _replace(init, "write_text", _nothing),
     "cost of reading": _free_reading,
 }

@@ -8,11 +8,20 @@ service process that exists for one control run only.
 
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from sandbox.backends.backend import Backend, BoxUsage, Sandbox, StageOrder, StageOutcome
+from sandbox.backends.backend import (
+    Backend,
+    BoxUsage,
+    Gateway,
+    Mount,
+    OnSample,
+    Sandbox,
+    StageOrder,
+    StageOutcome,
+)
 from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
 from sandbox.kernel import files, seccomp
@@ -21,7 +30,7 @@ from sandbox.result import Guarantees
 from sandbox.tree import LanguageTree
 from tests.support.launcher_without import STEPS
 
-__all__ = ["LIMITS", "RULES", "Loosened", "known_walls", "leave_out_rules", "loosened", "open_bwrap", "open_slot"]
+__all__ = ["LIMITS", "RULES", "Refitted", "known_walls", "leave_out_rules", "loosened", "open_bwrap", "open_slot"]
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -45,31 +54,51 @@ def loosened(limits: Limits, names: Iterable[str]) -> Limits:
     return replace(limits, **far)  # type: ignore[arg-type]
 
 
-class Loosened:
-    """A back end around a back end, whose sandboxes have some limits far away."""
+class Refitted:
+    """A back end around a back end: its sandboxes have some limits far away, or something beside the tree.
 
-    def __init__(self, inner: Backend, names: Iterable[str]) -> None:
+    Args:
+        inner: the real one.
+        names: limits that are loosened.
+        mounts: what else shows in every sandbox.
+        gateway: the way out of every stage.
+    """
+
+    def __init__(
+        self,
+        inner: Backend,
+        names: Iterable[str] = (),
+        *,
+        mounts: Sequence[Mount] = (),
+        gateway: Gateway | None = None,
+    ) -> None:
         self.name = inner.name
         self._inner = inner
         self._names = tuple(names)
+        self._mounts = tuple(mounts)
+        self._gateway = gateway
 
     def guarantees(self) -> Guarantees:
         return self._inner.guarantees()
 
-    async def open(self, tree: LanguageTree, limits: Limits, sandbox_id: str) -> "LoosenedSandbox":
-        sandbox = await self._inner.open(tree, loosened(limits, self._names), sandbox_id)
-        return LoosenedSandbox(sandbox, self._names)
+    async def open(
+        self, tree: LanguageTree, limits: Limits, sandbox_id: str, mounts: Sequence[Mount] = ()
+    ) -> "RefittedSandbox":
+        limits = loosened(limits, self._names)
+        sandbox = await self._inner.open(tree, limits, sandbox_id, (*mounts, *self._mounts))
+        return RefittedSandbox(sandbox, self._names, self._gateway)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-class LoosenedSandbox:
-    """A sandbox whose stages have some limits far away."""
+class RefittedSandbox:
+    """A sandbox whose stages have some limits far away, or a way out."""
 
-    def __init__(self, inner: Sandbox, names: tuple[str, ...]) -> None:
+    def __init__(self, inner: Sandbox, names: tuple[str, ...], gateway: Gateway | None) -> None:
         self._inner = inner
         self._names = names
+        self._gateway = gateway
 
     @property
     def files_fd(self) -> int:
@@ -79,10 +108,12 @@ class LoosenedSandbox:
     def owner_uid(self) -> int | None:
         return self._inner.owner_uid
 
-    async def run(self, order: StageOrder) -> StageOutcome:
+    async def run(self, order: StageOrder, on_sample: OnSample | None = None) -> StageOutcome:
         limits = loosened(order.limits, self._names)
         tasks_max = max(order.tasks_max, limits.processes) if limits != order.limits else order.tasks_max
-        return await self._inner.run(replace(order, limits=limits, tasks_max=tasks_max))
+        gateway = self._gateway or order.gateway
+        order = replace(order, limits=limits, tasks_max=tasks_max, gateway=gateway)
+        return await self._inner.run(order, on_sample)
 
     def usage(self) -> BoxUsage | None:
         return self._inner.usage()

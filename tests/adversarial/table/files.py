@@ -11,9 +11,21 @@ __all__ = ["ROWS"]
 
 RULES = ("rules of collection",)
 WALL = "outputs are read with openat2, beneath /work, never through a link, when no process is alive"
-WITNESS = b"VERSION_ID"
+
+PLANT = """
+import os, socket
+os.mkdir('out'); os.chdir('out')
+os.symlink('/etc/passwd', 'link'); os.symlink('/', 'root'); os.symlink('../../..', 'up')
+os.mkfifo('fifo')
+open('hard1','w').write('x'); os.link('hard1','hard2')
+s = socket.socket(socket.AF_UNIX); s.bind('socket')
+open('new\\nline','w').write('n'); open(b'bad\\xff','w').write('b')
+os.mkdir('real'); open('real/file','w').write('ok')
+"""
 
 ROWS = [
+    Attack(name="folder full of plants", line="symlink as output", wall=WALL, code=PLANT, outputs=["out", "out/link", "out/root/etc/passwd", "out/up/etc/passwd", "out/fifo", "out/hard1"],
+        ends=Ending(files={"out/new\nline": b"n", "out/bad\udcff": b"b", "out/real/file": b"ok"}), without=Without(walls=RULES, found=b"root:")),
     Attack(name="symbolic link as output", line="symlink as output", wall=WALL, code="import os; os.symlink('/proc/version','out')", outputs=["out"], ends=Ending(files={}), without=Without(walls=RULES, found=b"Linux version")),
     Attack(name="symbolic link to a folder", line="symlink as output", wall=WALL, code="import os; os.symlink('/proc','out')", outputs=["out/version"], ends=Ending(files={}), without=Without(walls=RULES, found=b"Linux version")),
     Attack(name="link in the middle of a path", line="symlink as output", wall=WALL, code="import os; os.makedirs('a/b'); os.symlink('/','a/b/c')", outputs=["a/b/c/proc/version"], ends=Ending(files={}), without=Without(walls=RULES, found=b"Linux version")),

@@ -1,0 +1,37 @@
+"""Attacks on what an operator adds to a sandbox: a gateway, which is the only way out, and folders to read."""
+
+# ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+
+import re
+
+from tests.adversarial.attack import Attack, Ending, Without, calls
+from tests.adversarial.guard import GATEWAY_PORT
+
+__all__ = ["ROWS"]
+
+NONE = {"bubblewrap": Ending(error="SandboxUnavailableError", why="without root there is no gateway: the request is refused")}
+GATEWAY = "misuse of a gateway"
+NOTHING_ELSE = "the name space has loopback, and on it one socket of ours"
+
+
+def _with_gateway(name: str, code: str, stdout: bytes, wall: str = NOTHING_ELSE, without: Without | None = None, args: tuple[str, ...] = ()) -> Attack:
+    return Attack(name=name, line=GATEWAY, wall=wall, code=calls(code), ends=Ending(stdout=stdout), elsewhere=NONE, has_gateway=True, without=without, args=args)
+
+
+ROWS = [
+    _with_gateway("the gateway answers", f"s=socket.create_connection(('127.0.0.1',{GATEWAY_PORT}),5); s.sendall(b'hello'); print(s.recv(9).decode())", b"HELLO\n", wall="allowed: it is what the operator added"),
+    _with_gateway("another port beside the gateway", "attempt(lambda: socket.create_connection(('127.0.0.1', 22), 3)); attempt(lambda: socket.create_connection(('127.0.0.1', 80), 3))", b"ECONNREFUSED\n" * 2),
+    _with_gateway("the service's port beside the gateway", "import sys\nattempt(lambda: socket.create_connection(('127.0.0.1', int(sys.argv[1])), 3))", b"ECONNREFUSED\n", args=("{port}",)),
+    _with_gateway("other addresses beside the gateway", "for a in ('169.254.169.254','10.0.0.1','192.168.0.1','8.8.8.8','172.17.0.1'): attempt(lambda: socket.create_connection((a, 80), 3))", b"ENETUNREACH\n" * 5),
+    _with_gateway("other names of loopback", "for a in ('127.0.0.2','127.255.255.254','0.0.0.0'): attempt(lambda: socket.create_connection((a, 80), 3))", b"ECONNREFUSED\n" * 3),
+    _with_gateway("IPv6 beside the gateway", "s=socket.socket(10,1); attempt(s.connect, ('2001:db8::1', 80)); s=socket.socket(10,1); attempt(s.connect, ('::ffff:169.254.169.254', 80))", b"ENETUNREACH\nENETUNREACH\n"),
+    _with_gateway("datagrams beside the gateway", "for k in (2, 3, 5): attempt(socket.socket, 2, k); attempt(socket.socket, 10, k)", b"EAFNOSUPPORT\n" * 6, wall="the seccomp filter allows streams only"),
+    _with_gateway("other protocols beside the gateway", "for p in (132, 262, 136): attempt(socket.socket, 2, 1, p)\nattempt(socket.socket, 16, 3); attempt(socket.socket, 40, 1); attempt(socket.socket, 17, 3)", b"EAFNOSUPPORT\n" * 6, wall="the seccomp filter allows TCP only"),
+    _with_gateway("abstract socket of the service, beside the gateway", "import sys\nattempt(socket.socket(socket.AF_UNIX).connect, '\\0' + sys.argv[1])", b"ECONNREFUSED\n", args=("{abstract}",)),
+    _with_gateway("taking the gateway's port", f"s=socket.socket(); s.setsockopt(1,2,1); s.setsockopt(1,15,1) ; attempt(s.bind, ('127.0.0.1', {GATEWAY_PORT}))", b"EADDRINUSE\n", wall="the socket is ours, and listens already"),
+    _with_gateway("more connections than the gateway takes", f"k=[]\ntry:\n  for _ in range(500):\n    s=socket.socket(); s.setblocking(False); s.connect_ex(('127.0.0.1',{GATEWAY_PORT})); k.append(s)\nexcept OSError: pass\nprint(len(k) < 100)", b"True\n", wall="RLIMIT_NOFILE, and a bounded backlog"),
+    Attack(name="writing to a folder of the operator", line="folders of the operator", wall="it is mounted read-only", code=calls("print(open('/opt/shared/file').read()); attempt(open,'/opt/shared/file','w'); attempt(open,'/opt/shared/new','w'); attempt(os.unlink,'/opt/shared/file')"), has_mount=True,
+        ends=Ending(stdout=b"of the operator\n" + b"EROFS\n" * 3), without=Without(walls=("read-only mounts",), stdout=b"of the operator\nok\nok\nok\n")),
+    Attack(name="leaving a folder of the operator", line="folders of the operator", wall="a root of its own", code=calls("print(os.listdir('/opt'), os.path.exists('/opt/shared/../../root')); attempt(os.link,'/opt/shared/file','/work/l')"), has_mount=True,
+        ends=Ending(stdout=re.compile(rb"\['shared'\] False\n(EXDEV|EROFS|EPERM)\n"))),
+]  # fmt: skip
