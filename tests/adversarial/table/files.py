@@ -25,7 +25,7 @@ os.mkdir('real'); open('real/file','w').write('ok')
 
 ROWS = [
     Attack(name="folder full of plants", line="symlink as output", wall=WALL, code=PLANT, outputs=["out", "out/link", "out/root/etc/passwd", "out/up/etc/passwd", "out/fifo", "out/hard1"],
-        ends=Ending(files={"out/new\nline": b"n", "out/bad\udcff": b"b", "out/real/file": b"ok"}), without=Without(walls=RULES, found=b"root:")),
+        ends=Ending(files={"out/new\nline": b"n", "out/bad\udcff": b"b", "out/real/file": b"ok"})),
     Attack(name="symbolic link as output", line="symlink as output", wall=WALL, code="import os; os.symlink('/proc/version','out')", outputs=["out"], ends=Ending(files={}), without=Without(walls=RULES, found=b"Linux version")),
     Attack(name="symbolic link to a folder", line="symlink as output", wall=WALL, code="import os; os.symlink('/proc','out')", outputs=["out/version"], ends=Ending(files={}), without=Without(walls=RULES, found=b"Linux version")),
     Attack(name="link in the middle of a path", line="symlink as output", wall=WALL, code="import os; os.makedirs('a/b'); os.symlink('/','a/b/c')", outputs=["a/b/c/proc/version"], ends=Ending(files={}), without=Without(walls=RULES, found=b"Linux version")),
