@@ -53,6 +53,7 @@ class Host:
 HOSTS = (
     Host("slot", marker="root", has_rights=True),
     Host("bubblewrap", marker="bubblewrap", has_rights=False),
+    Host("gvisor", marker="gvisor", has_rights=True),
 )
 
 

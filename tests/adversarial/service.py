@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import ctypes
 import gc
-import itertools
 import json
 import os
 import pickle
@@ -27,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sandbox.backends.backend import Backend, Mount, Sandbox
+from sandbox.backends.gvisor import GvisorBackend
 from sandbox.bounds import StageBounds
 from sandbox.errors import SandboxError
 from sandbox.executor import CodeExecutor
@@ -55,6 +55,7 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 BACKENDS = {
     "slot": lambda walls, uids, folder: open_slot(walls, uid_base=uids.start, uid_count=len(uids)),
     "bubblewrap": lambda walls, uids, folder: open_bwrap(walls, folder),
+    "gvisor": lambda walls, uids, folder: GvisorBackend(uid_base=uids.start, uid_count=len(uids)),
 }
 
 
@@ -120,11 +121,11 @@ class Echo:
 
 
 class Watched:
-    """A back end around a back end that keeps the sandboxes in sight which it opens."""
+    """A back end around a back end that keeps the sandbox in sight which it opened last."""
 
     def __init__(self, inner: Backend) -> None:
         self.name = inner.name
-        self.boxes: dict[str, Sandbox] = {}
+        self.box: Sandbox | None = None
         self._inner = inner
 
     def guarantees(self) -> Guarantees:
@@ -133,9 +134,8 @@ class Watched:
     async def open(
         self, tree: LanguageTree, limits: Limits, sandbox_id: str, mounts: Sequence[Mount] = ()
     ) -> Sandbox:
-        box = await self._inner.open(tree, limits, sandbox_id, mounts)
-        self.boxes[sandbox_id] = box
-        return box
+        self.box = await self._inner.open(tree, limits, sandbox_id, mounts)
+        return self.box
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -144,14 +144,13 @@ class Watched:
 class Service:
     """One service for one batch."""
 
-    def __init__(self, order: Order, backend: Watched, shared: Path) -> None:
+    def __init__(self, order: Order, backend: Backend, shared: Path) -> None:
         self._order = order
         self._backend = backend
         self._mount = Mount(source=shared, target="/opt/shared")
         self._host, self._tree = host_python(), find_tree(Path(order.state_dir))
         self._rows = {row.key: row for row in ALL}
         self._places = asyncio.Semaphore(PLACES)
-        self._ids = itertools.count()
         self._answers: list[float] = []
         self._wrong: list[str] = []
         self._lag_s = 0.0
@@ -165,8 +164,9 @@ class Service:
         before = _own_state()
         with _listeners() as self._words:
             async with asyncio.TaskGroup() as group:
-                guard = group.create_task(self._guard())
-                box = await self._guard_box(guard)
+                watched = Watched(self._backend)
+                guard = group.create_task(self._guard(watched))
+                box = await _guard_box(watched, guard)
                 others = [group.create_task(self._probes()), group.create_task(self._watch_lag())]
                 runs = [asyncio.create_task(self._attack(key)) for key in self._order.keys]
                 outcomes = dict(zip(self._order.keys, await asyncio.gather(*runs), strict=True))
@@ -189,18 +189,11 @@ class Service:
         )
         return Report(outcomes=outcomes, seconds=self._seconds, health=health, pid=os.getpid())
 
-    def _executor(
-        self, limits: Limits, *, name: str, tree: LanguageTree, backend: Backend | None = None
-    ) -> CodeExecutor:
+    def _executor(self, limits: Limits, tree: LanguageTree, backend: Backend) -> CodeExecutor:
         """Make an executor of the one back end; it is not closed, for that would close the back end."""
         compiling = StageBounds().compile
         compiling = replace(compiling, wall_time_s=limits.wall_time_s, cpu_time_s=limits.cpu_time_s)
-        return CodeExecutor(
-            [tree],
-            backend or self._backend,
-            bounds=StageBounds(run=limits, compile=compiling),
-            new_id=lambda: f"{name}{next(self._ids)}-{os.getpid()}",
-        )
+        return CodeExecutor([tree], backend, bounds=StageBounds(run=limits, compile=compiling))
 
     async def _attack(self, key: str) -> Outcome:
         row = self._rows[key]
@@ -218,31 +211,19 @@ class Service:
         limits = row.bounds(row.ending(self._order.backend))
         tree = self._host if row.language == "python" else self._tree
         assert tree is not None, "the language tree is missing"
-        backend: Backend = self._backend
+        backend = self._backend
         if row.has_gateway or row.has_mount:
             gateway, mounts = Echo() if row.has_gateway else None, [self._mount] if row.has_mount else []
             backend = Refitted(backend, gateway=gateway, mounts=mounts)
-        executor = self._executor(limits, name="attack", tree=tree, backend=backend)
+        executor = self._executor(limits, tree, backend)
         return await executor.execute(row.request(self._words))
 
-    async def _guard(self) -> str:
-        executor = self._executor(GUARD_LIMITS, name="guard", tree=self._host)
+    async def _guard(self, watched: Watched) -> str:
+        executor = self._executor(GUARD_LIMITS, self._host, watched)
         result = await executor.execute(python_request(GUARD))
         if result.status is ExecutionStatus.SUCCESS and result.stdout.data.decode().strip() == INTACT:
             return INTACT
         return f"{result.status.name} {result.error_message} {result.stdout.data!r} {result.stderr.data!r}"
-
-    async def _guard_box(self, guard: asyncio.Task[str]) -> int:
-        """Wait until the guard has laid out all that attacks could reach for; return its work folder."""
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            while True:
-                if guard.done():
-                    raise RuntimeError(f"the guard has ended: {guard.result()}")
-                await asyncio.sleep(0.02)
-                for name, box in self._backend.boxes.items():
-                    with contextlib.suppress(OSError):
-                        os.stat("work/ready", dir_fd=box.files_fd if name.startswith("guard") else -1)
-                        return os.open("work", os.O_RDONLY | os.O_DIRECTORY, dir_fd=box.files_fd)
 
     async def _probes(self) -> None:
         while True:
@@ -252,7 +233,7 @@ class Service:
     async def _probe(self) -> None:
         """Have a small program answered, as for another client."""
         began_s = time.monotonic()
-        executor = self._executor(SMALL, name="probe", tree=self._host)
+        executor = self._executor(SMALL, self._host, self._backend)
         result = await executor.execute(python_request("print(input()[::-1])", stdin=b"evila\n"))
         self._answers.append(time.monotonic() - began_s)
         if (result.status, result.stdout.data) != (ExecutionStatus.SUCCESS, b"alive\n"):
@@ -263,6 +244,19 @@ class Service:
             began_s = time.monotonic()
             await asyncio.sleep(LAG_PAUSE_S)
             self._lag_s = max(self._lag_s, time.monotonic() - began_s - LAG_PAUSE_S)
+
+
+async def _guard_box(watched: Watched, guard: asyncio.Task[str]) -> int:
+    """Wait until the guard has laid out all that attacks could reach for; return its work folder."""
+    async with asyncio.timeout(READY_TIMEOUT_S):
+        while True:
+            if guard.done():
+                raise RuntimeError(f"the guard has ended: {guard.result()}")
+            await asyncio.sleep(0.02)
+            if watched.box is not None:
+                with contextlib.suppress(OSError):
+                    os.stat("work/ready", dir_fd=watched.box.files_fd)
+                    return os.open("work", os.O_RDONLY | os.O_DIRECTORY, dir_fd=watched.box.files_fd)
 
 
 @contextlib.contextmanager
@@ -320,11 +314,11 @@ def _shared_folder(folder: Path) -> Path:
 async def _run(order: Order) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         backend: Backend = BACKENDS[order.backend](order.walls, range(*order.uids), Path(folder))
-        watched = Watched(Refitted(backend, order.walls))
+        backend = Refitted(backend, order.walls)
         try:
-            return await Service(order, watched, _shared_folder(Path(folder))).serve()
+            return await Service(order, backend, _shared_folder(Path(folder))).serve()
         finally:
-            await watched.aclose()
+            await backend.aclose()
 
 
 def main() -> None:
