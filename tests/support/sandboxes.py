@@ -194,6 +194,11 @@ def groups_of(pid: int) -> list[str]:
     """List the control groups that the service with this process number has made, in every hierarchy."""
     mounts = (line.partition(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
     points = {before.split()[4] for before, _, after in mounts if after.startswith("cgroup")}
+    # Others make and remove groups meanwhile: a walk passes over what is gone.
     return sorted(
-        str(path) for point in points for path in Path(point).glob(f"**/{FOLDER}/{pid}-*") if path.is_dir()
+        f"{folder}/{name}"
+        for point in points
+        for folder, names, _ in os.walk(point)
+        for name in names
+        if Path(folder).name == FOLDER and name.startswith(f"{pid}-")
     )
