@@ -80,7 +80,12 @@ class Ending:
             return
         result = outcome.result
         assert result is not None, outcome.error
-        seen = (result.status.name, result.error_message, result.stdout.data[-600:], result.stderr.data[-900:])
+        seen = (
+            result.status.name,
+            result.error_message,
+            result.stdout.data[-600:],
+            result.stderr.data[-900:],
+        )
         assert result.status in self.statuses(), seen
         assert _says(self.stdout, result.stdout.data), seen
         assert _says(self.stderr, result.stderr.data), seen
@@ -138,7 +143,7 @@ class Attack:
     @property
     def key(self) -> str:
         """The name of the row, in tests and in the threat model."""
-        name = re.sub(r"[^A-Za-z0-9_.+#-]+", "-", self.name).strip("-")
+        name = re.sub(r"[^A-Za-z0-9_.+#]+", "-", self.name).strip("-")
         return name if self.language == "python" else f"{name}-{self.language}"
 
     def ending(self, backend: str) -> Ending:

@@ -49,7 +49,7 @@ class Host:
         return pytest.param(self, id=self.name, marks=getattr(pytest.mark, self.marker))
 
 
-# SECURITY: the whole table runs on each of these (a new back end is a line here and one in `service.BACKENDS`).
+# The whole table runs on each of these; a new back end is a line here and one in `service.BACKENDS`.
 HOSTS = (
     Host("slot", marker="root", has_rights=True),
     Host("bubblewrap", marker="bubblewrap", has_rights=False),
@@ -92,11 +92,9 @@ class Batches:
 
 
 def _run(host: Host, walls: Sequence[str], keys: Iterable[str]) -> Batch:
-    with _home(host) as (python, folder, user):
+    with _home(host) as (python, folder, must_change_user):
         first = FIRST_UID + time.monotonic_ns() // 1000 % 400_000 * UIDS_A_SERVICE // 10
         uids = range(first, first + UIDS_A_SERVICE)
-        if user is not None:
-            user = uids.start
         before = Leftovers.look(uids)
         order = Order(
             backend=host.name,
@@ -104,7 +102,7 @@ def _run(host: Host, walls: Sequence[str], keys: Iterable[str]) -> Batch:
             walls=list(walls),
             state_dir=str(state_dir()),
             uids=(uids.start, uids.stop),
-            user=user,
+            user=uids.start if must_change_user else None,
         )
         done = subprocess.run(
             [python, "-B", "-c", START, str(folder)],
@@ -129,10 +127,10 @@ START = "import sys; sys.path.insert(0, sys.argv[1]); from tests.adversarial imp
 
 
 @contextmanager
-def _home(host: Host) -> Iterator[tuple[str, Path, int | None]]:
-    """Yield an interpreter, a folder with the code and whom to become; a copy where all must read it."""
+def _home(host: Host) -> Iterator[tuple[str, Path, bool]]:
+    """Yield an interpreter, a folder with the code, and whether another user is to run it there."""
     if host.has_rights or os.geteuid() != 0:
-        yield sys.executable, PROJECT, None
+        yield sys.executable, PROJECT, False
         return
     with sandbox_for_everyone() as home:
         for name in ("adversarial", "support"):
@@ -140,4 +138,4 @@ def _home(host: Host) -> Iterator[tuple[str, Path, int | None]]:
         for path in (home / "tests").rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         (home / "tests").chmod(0o755)
-        yield "/usr/bin/python3", home, 0
+        yield "/usr/bin/python3", home, True

@@ -1,4 +1,4 @@
-"""Hands the tests of the table their batches: which rows run together, on which back end, without which walls."""
+"""Hands the tests their batches: which rows run together, on which back end, without which walls."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -29,6 +29,6 @@ def batches(request: pytest.FixtureRequest) -> Batches:
 def _parameters(session: pytest.Session) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Yield name and parameters of the selected tests that this machine can run."""
     for item in session.items:
-        if isinstance(item, pytest.Function) and not item.get_closest_marker("skip") and hasattr(item, "callspec"):
-            if "host" in item.callspec.params:
-                yield item.originalname, item.callspec.params
+        call = getattr(item, "callspec", None)
+        if call is not None and "host" in call.params and not item.get_closest_marker("skip"):
+            yield item.originalname, call.params  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ PORT = 47_613
 GATEWAY_PORT = 3128
 ABSTRACT_NAME = "service-under-attack"
 
-GUARD = f'''
+GUARD = f"""
 import ctypes, os, socket, sys, time
 SECRET = b"{SECRET}"
 libc = ctypes.CDLL(None, use_errno=True)
@@ -35,7 +35,8 @@ for path, content in files.items():
 posix = ctypes.c_char_p(b"/guard")
 posix_queue = libc.mq_open(posix, os.O_CREAT | os.O_RDWR, 0o666, None)
 key = libc.syscall(248, b"user", b"guard", SECRET, len(SECRET), -3)
-listener = socket.socket(socket.AF_UNIX); listener.bind("\\0guard"); listener.listen(); listener.setblocking(False)
+listener = socket.socket(socket.AF_UNIX); listener.bind("\\0guard")
+listener.listen(); listener.setblocking(False)
 try:
     tcp = socket.socket(); tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     tcp.bind(("127.0.0.1", {PORT})); tcp.listen()
@@ -62,4 +63,4 @@ for call, number in ((libc.shmctl, memory), (libc.msgctl, queue)): call(number, 
 libc.semctl(semaphore, 0, 0)
 if posix_queue >= 0: libc.mq_unlink(posix)
 print(touched or "{INTACT}")
-'''
+"""

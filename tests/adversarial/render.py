@@ -1,6 +1,6 @@
 """Renders the adversarial table into the threat model: ``python -m tests.adversarial.render`` writes it anew.
 
-Invariant: the page names every row by the name that its test has, and says of each back end what the test expects.
+Invariant: the page names every row as its test does, and says of each back end what the test expects.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,9 @@ from tests.adversarial.table import THEMES
 __all__ = ["PAGE", "page_of", "rendered"]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/threat-model.md"
-BEGIN = "<!-- made by `python -m tests.adversarial.render` from tests/adversarial/table; do not edit below -->\n"
+BEGIN = (
+    "<!-- made by `python -m tests.adversarial.render` from tests/adversarial/table; do not edit below -->\n"
+)
 TITLES = {
     "depletion": "Using up what the machine has",
     "processes": "Processes, signals and init",
@@ -38,7 +40,12 @@ def rendered() -> str:
     """Return the tables as Markdown, one for each theme."""
     lines: list[str] = []
     for theme, rows in THEMES.items():
-        lines += ["", f"### {TITLES[theme]}", "", "| attack | what stands against it | how it ends | succeeds without |"]
+        lines += [
+            "",
+            f"### {TITLES[theme]}",
+            "",
+            "| attack | what stands against it | how it ends | succeeds without |",
+        ]
         lines += ["| --- | --- | --- | --- |", *_lines(rows)]
     return "\n".join(lines) + "\n"
 

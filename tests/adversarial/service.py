@@ -112,11 +112,11 @@ class Echo:
 
     async def serve(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        listener.setblocking(False)
+        listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
         while True:
             peer, _ = await loop.sock_accept(listener)
             with peer:
-                peer.setblocking(False)
+                peer.setblocking(False)  # noqa: FBT003
                 await loop.sock_sendall(peer, (await loop.sock_recv(peer, 1000)).upper())
 
 

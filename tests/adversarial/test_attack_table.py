@@ -1,4 +1,4 @@
-"""The adversarial table: each attack ends as its row says, harms nobody, leaves nothing, and succeeds without its wall."""
+"""Each attack ends as its row says, harms nobody, leaves nothing, and succeeds without its wall."""
 
 from collections import Counter
 
@@ -59,7 +59,7 @@ def test_attacks_leave_nothing_behind(theme: str, host: Host, batches: Batches) 
 @pytest.mark.parametrize("host", HOST_PARAMS)
 @pytest.mark.parametrize("theme", THEMES)
 def test_attacks_harm_nobody_else(theme: str, host: Host, batches: Batches) -> None:
-    """Meanwhile another's sandbox is untouched, others are answered rightly and in time, and the service holds no more."""
+    """Another's sandbox is untouched, others are answered rightly and in time, the service holds no more."""
     health = batches.get(host, (), theme).report.health
     assert health.guard == INTACT
     assert not health.wrong_answers

@@ -175,7 +175,9 @@ def _ipc_of(uids: range) -> list[str]:
         column = header.split().index("cuid")
         found += [f"{kind} {line}" for line in lines if int(line.split()[column]) in uids]
     queues = Path("/dev/mqueue")
-    return found + [str(path) for path in (queues.iterdir() if queues.is_dir() else ()) if _owner(path) in uids]
+    return found + [
+        str(path) for path in (queues.iterdir() if queues.is_dir() else ()) if _owner(path) in uids
+    ]
 
 
 def _keys_of(uids: range) -> list[str]:

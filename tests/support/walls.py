@@ -30,7 +30,16 @@ from sandbox.result import Guarantees
 from sandbox.tree import LanguageTree
 from tests.support.launcher_without import STEPS
 
-__all__ = ["LIMITS", "RULES", "Refitted", "known_walls", "leave_out_rules", "loosened", "open_bwrap", "open_slot"]
+__all__ = [
+    "LIMITS",
+    "RULES",
+    "Refitted",
+    "known_walls",
+    "leave_out_rules",
+    "loosened",
+    "open_bwrap",
+    "open_slot",
+]
 
 PROJECT = Path(__file__).resolve().parents[2]
 

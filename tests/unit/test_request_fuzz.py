@@ -1,4 +1,4 @@
-"""Whatever comes over the request boundary is a well-formed request or a refusal, and never another exception."""
+"""What comes over the request boundary is a well-formed request or a refusal, never another exception."""
 
 import math
 from dataclasses import fields, replace
@@ -50,9 +50,10 @@ def refused(make: object, *arguments: object, **values: object) -> object:
     try:
         return make(*arguments, **values)  # type: ignore[operator]
     except RequestError as exc:
-        assert str(exc)
-        assert len(str(exc)) < 2000
-        return None
+        message = str(exc)
+    assert message
+    assert len(message) < 2000
+    return None
 
 
 @QUICK
@@ -91,7 +92,9 @@ def test_bounds_in_force_are_never_above_the_operators(timeout_s: float, values:
 @QUICK
 @given(
     files=st.lists(st.tuples(PATHS, CONTENTS), max_size=5),
-    texts=st.fixed_dictionaries({}, optional=dict.fromkeys(["language", "runtime", "entry_point", "network"], TEXTS)),
+    texts=st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(["language", "runtime", "entry_point", "network"], TEXTS)
+    ),
     args=st.lists(TEXTS, max_size=4),
     env_vars=st.dictionaries(TEXTS, TEXTS, max_size=4),
     options=st.dictionaries(TEXTS, TEXTS, max_size=4),
@@ -99,6 +102,7 @@ def test_bounds_in_force_are_never_above_the_operators(timeout_s: float, values:
     dependencies=st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=3),
 )
 def test_request_that_exists_is_well_formed(
+    *,
     files: list[tuple[str, bytes]],
     texts: dict[str, str],
     args: list[str],
@@ -183,7 +187,10 @@ def test_a_request_with_changed_bytes_is_a_request_or_a_refusal(changes: list[tu
 
 
 @settings(QUICK, max_examples=120)
-@given(st.integers(0, len(ENCODED) // 32 - 1), st.sampled_from([0, 1, 31, 32, 2**32, 2**64 - 1, 2**255, 2**256 - 1]))
+@given(
+    st.integers(0, len(ENCODED) // 32 - 1),
+    st.sampled_from([0, 1, 31, 32, 2**32, 2**64 - 1, 2**255, 2**256 - 1]),
+)
 def test_a_request_with_a_changed_word_is_a_request_or_a_refusal(place: int, word: int) -> None:
     """The largest offsets, lengths and counts make nothing large."""
     data = bytearray(ENCODED)
@@ -209,13 +216,14 @@ def test_a_request_that_is_cut_or_lengthened_is_refused(length: int, more: bytes
     limits=st.lists(st.integers(0, 2**64 - 1), min_size=3, max_size=3),
 )
 def test_any_encodable_request_is_taken_or_refused(
+    *,
     language: str,
     files: list[tuple[str, bytes]],
     pairs: list[tuple[str, str]],
     dependencies: list[tuple[str, str, str]],
     limits: list[int],
 ) -> None:
-    """What Solidity can encode comes through as it was, or is refused; keys that come twice are no request."""
+    """What Solidity can encode comes through as it was, or is refused; keys never come twice."""
     request = replace(
         GOOD,
         language=language,

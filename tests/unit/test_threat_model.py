@@ -11,7 +11,11 @@ from tests.adversarial.table import ALL
 PROJECT = Path(__file__).resolve().parents[2]
 TEXT = PAGE.read_text(encoding="utf-8")
 PROSE = TEXT.partition(BEGIN)[0]
-CLAIMS = [line.split(" | ") for line in PROSE.partition("## What a program could want")[2].splitlines() if line.startswith("| ")]
+CLAIMS = [
+    line.split(" | ")
+    for line in PROSE.partition("## What a program could want")[2].splitlines()
+    if line.startswith("| ")
+]
 
 
 def test_table_is_what_the_rows_say() -> None:

@@ -1,6 +1,7 @@
 """Attacks on other programs that run at the same time: the guard (`tests.adversarial.guard`) has all of it."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import re
 
@@ -46,4 +47,4 @@ ROWS = [
     Attack(name="lock on a file of the tree", line="file locks on shared inodes", wall="known and kept: a lock can be seen by others, and no tool of the tree waits for one", code=calls("import fcntl\nf=open('/usr/bin/id'); attempt(fcntl.flock, f, fcntl.LOCK_EX | fcntl.LOCK_NB)"), ends=Ending(stdout=b"ok\n")),
     Attack(name="lease on a file of the tree", line="file locks on shared inodes", wall="only the owner of a file may take one", code=calls("import fcntl\nf=open('/usr/bin/id'); attempt(fcntl.fcntl, f, fcntl.F_SETLEASE, fcntl.F_RDLCK)"), ends=Ending(stdout=re.compile(rb"(EACCES|EAGAIN)\n"))),
     Attack(name="list of locks", line="file locks on shared inodes", wall="proc shows the locks of one's own process name space", code="print([l for l in open('/proc/locks') if 'POSIX' in l or 'FLOCK' in l])", ends=Ending(stdout=b"[]\n")),
-]  # fmt: skip
+]

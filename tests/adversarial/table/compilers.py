@@ -1,6 +1,7 @@
 """Attacks on compilers: they are programs like any other, in a sandbox of their own limits."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import re
 from dataclasses import replace
@@ -22,7 +23,7 @@ LIMITS = "the compile stage has limits of its own, and a group of its own"
 def _secret(name: str, language: str, code: str) -> Attack:
     """Return a row of a program that includes a file of the host into its compilation."""
     return Attack(name=name, language=language, line='#include "/etc/shadow"', wall="the compiler runs inside the sandbox", code=code, limits=COMPILING,
-        ends=Ending(status=S.COMPILATION_ERROR, stderr=re.compile(rb"(?!.*root:[*!$]).*", re.DOTALL)))  # fmt: skip
+        ends=Ending(status=S.COMPILATION_ERROR, stderr=re.compile(rb"(?!.*root:[*!$]).*", re.DOTALL)))
 
 
 ROWS = [
@@ -47,5 +48,5 @@ ROWS = [
     Attack(name="type that never ends", language="typescript", line="template recursion", wall="the compiler's own depth, and the stage's limits", code="type T<N extends any[]> = T<[...N, ...N, 1]>;\nconst x: T<[1]> = 1;\n", limits=replace(COMPILING, cpu_time_s=10.0), ends=Ending(status=BOUNDED)),
     Attack(name="expression that takes forever to type", language="swift", line="template recursion", wall="the compiler's own bound, and the stage's limits", code="let x = " + " + ".join(["1", "2.0", "-3", '"a".count', "[1].count"] * 8) + "\nprint(x)\n", limits=replace(COMPILING, cpu_time_s=8.0), ends=Ending(status=BOUNDED)),
     Attack(name="annotation processor in the sources", language="java", line="options of a compiler", wall="annotation processing is off, or runs inside", code='import java.util.*;\nclass Main { public static void main(String[] a) { System.out.println(System.getenv().containsKey("JAVA_TOOL_OPTIONS")); } }\n', limits=COMPILING, ends=Ending(stdout=b"false\n")),
-    Attack(name="constant of megabytes", language="java", line="constant-folding blow-up", wall="the compiler's own bound", code="class Main { static final String A=\"" + "x" * 60000 + "\"; static final String B=A+A, C=B+B+B; public static void main(String[] a) { System.out.println(C.length()); } }\n", limits=COMPILING, ends=Ending(status=(S.COMPILATION_ERROR, S.NONZERO_EXIT))),
-]  # fmt: skip
+    Attack(name="constant of megabytes", language="java", line="constant-folding blow-up", wall="the compiler's own bound", code='class Main { static final String A="' + "x" * 60000 + '"; static final String B=A+A, C=B+B+B; public static void main(String[] a) { System.out.println(C.length()); } }\n', limits=COMPILING, ends=Ending(status=(S.COMPILATION_ERROR, S.NONZERO_EXIT))),
+]

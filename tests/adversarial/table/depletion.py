@@ -1,6 +1,7 @@
 """Attacks that use up what the machine has: processes, time, memory, disk, descriptors, the reader's patience."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import re
 from dataclasses import replace
@@ -194,4 +195,4 @@ ROWS = [
     Attack(name="POSIX timers and signals in the queue", line="what the kernel counts for the whole machine", wall="the kernel's bound for each user, and each sandbox is a user of its own",
         code="import ctypes\nlibc=ctypes.CDLL(None); t=ctypes.c_int(); n=0\nwhile n<100000 and libc.syscall(222,1,None,ctypes.byref(t))==0: n+=1\nprint(n<100000)",
         ends=Ending(stdout=b"True\n")),
-]  # fmt: skip
+]

@@ -1,6 +1,7 @@
 """Attacks that look for the host: its files, its devices, its settings, its secrets."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import re
 
@@ -75,4 +76,4 @@ ROWS = [
     Attack(name="the kernel's version", line="the machine in proc", wall="known and kept: everybody may know it", code="import os; print(os.uname().release in open('/proc/version').read())", ends=Ending(stdout=b"True\n")),
     Attack(name="working folder of the service", line="host files", wall="a root of its own", code="import os,sys; print(os.getcwd(), os.path.exists('/work/../work/main.py'), sys.path[0])", ends=Ending(stdout=b"/work True /work\n")),
     Attack(name="program that replaces itself", line="/proc/self/mem", wall="the interpreter is read-only, of another user", code=calls("import sys\nattempt(open, os.path.realpath('/proc/self/exe'), 'r+b'); attempt(open, '/proc/self/exe', 'r+b')"), ends=Ending(status=S.SUCCESS, stdout=re.compile(rb"((EROFS|ETXTBSY|EACCES)\n){2}"))),
-]  # fmt: skip
+]

@@ -1,6 +1,7 @@
 """Attacks on the collection of outputs: links, devices, names and swaps where an honest file is expected."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 from dataclasses import replace
 
@@ -55,4 +56,4 @@ ROWS = [
         elsewhere={"bubblewrap": Ending(files={}, message="not collected", why="without root the service has no other right than the program")}),
     Attack(name="thousands of names", line="folders closed to the collector", wall="the collector's bounds on count and time", code="import os\nos.mkdir('out')\nfor n in range(1500): open(f'out/{n}','w').write('x')", outputs=["out"], limits=replace(SMALL, inodes=3000), ends=Ending(files={}, message="more than 1000 output files")),
     Attack(name="thousands of links", line="folders closed to the collector", wall="every entry is timed", code="import os\nos.mkdir('out')\nfor n in range(2500): os.symlink('/dev/zero',f'out/{n}')", outputs=["out"], limits=replace(SMALL, inodes=3000), ends=Ending(files={})),
-]  # fmt: skip
+]

@@ -1,6 +1,7 @@
 """Attacks on what an operator adds to a sandbox: a gateway, which is the only way out, and folders to read."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import re
 
@@ -9,13 +10,13 @@ from tests.adversarial.guard import GATEWAY_PORT
 
 __all__ = ["ROWS"]
 
-NONE = {"bubblewrap": Ending(error="SandboxUnavailableError", why="without root there is no gateway: the request is refused")}
+NONE = {"gvisor": Ending(error="SandboxUnavailableError", why="a guest has no gateway: the request is refused")}
 GATEWAY = "misuse of a gateway"
 NOTHING_ELSE = "the name space has loopback, and on it one socket of ours"
 
 
-def _with_gateway(name: str, code: str, stdout: bytes, wall: str = NOTHING_ELSE, without: Without | None = None, args: tuple[str, ...] = ()) -> Attack:
-    return Attack(name=name, line=GATEWAY, wall=wall, code=calls(code), ends=Ending(stdout=stdout), elsewhere=NONE, has_gateway=True, without=without, args=args)
+def _with_gateway(name: str, code: str, stdout: bytes, *, wall: str = NOTHING_ELSE, args: tuple[str, ...] = ()) -> Attack:
+    return Attack(name=name, line=GATEWAY, wall=wall, code=calls(code), ends=Ending(stdout=stdout), elsewhere=NONE, has_gateway=True, args=args)
 
 
 ROWS = [
@@ -34,4 +35,4 @@ ROWS = [
         ends=Ending(stdout=b"of the operator\n" + b"EROFS\n" * 3), without=Without(walls=("read-only mounts",), stdout=b"of the operator\nok\nok\nok\n")),
     Attack(name="leaving a folder of the operator", line="folders of the operator", wall="a root of its own", code=calls("print(os.listdir('/opt'), os.path.exists('/opt/shared/../../root')); attempt(os.link,'/opt/shared/file','/work/l')"), has_mount=True,
         ends=Ending(stdout=re.compile(rb"\['shared'\] False\n(EXDEV|EROFS|EPERM)\n"))),
-]  # fmt: skip
+]

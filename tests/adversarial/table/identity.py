@@ -1,6 +1,7 @@
 """Attacks that want to be somebody else: identity, capabilities, set-user-id programs, bounds."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import re
 
@@ -33,4 +34,4 @@ ROWS = [
     Attack(name="raising a bound in proc", line="raising a bound", wall="soft and hard bounds are equal", code=calls("attempt(lambda: os.write(os.open('/proc/self/limits',1), b'x'))"), ends=Ending(stdout=re.compile(rb"(EACCES|EINVAL|EPERM)\n"))),
     Attack(name="bounds of the parent", line="raising a bound", wall="init has a user number of its own", code=calls("import resource as r\nattempt(r.prlimit, 1, r.RLIMIT_FSIZE, (r.RLIM_INFINITY, r.RLIM_INFINITY))"), ends=Ending(stdout=b"EPERM\n"),
         elsewhere={"bubblewrap": Ending(stdout=re.compile(rb"(ok|EPERM)\n"), why="bubblewrap's init has the program's own user and no bounds")}),
-]  # fmt: skip
+]

@@ -1,6 +1,7 @@
 """The attacks of the other tables in the other languages, where a runtime could make a difference."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import re
 from dataclasses import replace
@@ -54,7 +55,7 @@ NETWORKS = {
     "go": _go('\tif _, err := net.Dial("tcp", "127.0.0.1:80"); err != nil {\n\t\tfmt.Println("no")\n\t}', "fmt", "net"),
     "cpp": _cpp('puts(socket(AF_INET, SOCK_STREAM, 0) < 0 ? "no" : "yes");'),
     "php": "<?php echo @fsockopen('127.0.0.1', 80) ? 'yes' : 'no', PHP_EOL;",
-    "swift": "import Foundation\nprint(socket(AF_INET, 1, 0) < 0 ? \"no\" : \"yes\")\n",
+    "swift": 'import Foundation\nprint(socket(AF_INET, 1, 0) < 0 ? "no" : "yes")\n',
 }
 SECRETS = {
     "javascript": "try { console.log(require('fs').readFileSync('/etc/shadow', 'utf8')) } catch { console.log('no') }",
@@ -65,7 +66,7 @@ FORKS = {
     "javascript": "const { spawn } = require('child_process'); for (let i = 0; i < 40; i++) spawn('/bin/sleep', ['20']).on('error', () => {}); setTimeout(() => process.exit(0), 15000);",
     "java": _java('for (int i = 0; i < 40; i++) new ProcessBuilder("/bin/sleep", "20").start(); Thread.sleep(15000);'),
     "go": _go('\tfor i := 0; i < 40; i++ {\n\t\tif err := exec.Command("/bin/sleep", "20").Start(); err != nil {\n\t\t\tpanic(err)\n\t\t}\n\t}\n\ttime.Sleep(15 * time.Second)', "os/exec", "time"),
-    "cpp": _cpp("for (int i = 0; i < 40; i++) { int p = fork(); if (p < 0) { perror(\"fork\"); return 1; } if (!p) { sleep(20); _exit(0); } } sleep(15);"),
+    "cpp": _cpp('for (int i = 0; i < 40; i++) { int p = fork(); if (p < 0) { perror("fork"); return 1; } if (!p) { sleep(20); _exit(0); } } sleep(15);'),
     "php": "<?php for ($i = 0; $i < 40; $i++) if (!proc_open(['/bin/sleep', '20'], [], $p)) exit(1); sleep(15);",
 }
 
@@ -82,9 +83,9 @@ ROWS = [
     Attack(name="remote include", language="php", line="DNS", wall="no route anywhere", code="<?php ini_set('allow_url_include', '1'); echo (@include 'http://169.254.169.254/') ? 'yes' : 'no', PHP_EOL;", limits=COMPILING, ends=Ending(stdout=b"no\n")),
     Attack(name="inspector of the runtime", language="javascript", line="loopback", wall="the seccomp filter", code="try { require('inspector').open(9229, '127.0.0.1'); } catch {}\nconsole.log(require('inspector').url() === undefined ? 'no' : 'yes'); process.exit(0);", limits=COMPILING, ends=Ending(stdout=b"no\n")),
     Attack(name="attaching to a virtual machine", language="java", line="ptrace", wall="a process name space, and a tmpfs for each sandbox", code=_java('System.out.println(Files.list(Path.of("/tmp")).filter(p -> p.getFileName().toString().startsWith(".java_pid")).count());'), limits=COMPILING, ends=Ending(stdout=b"0\n")),
-    Attack(name="unsafe memory", language="go", line="/proc/self/mem", wall="the program's own death", code=_go('\tp := (*int)(unsafe.Pointer(uintptr(len(os.Args))))\n\tfmt.Println(*p)', "fmt", "os", "unsafe"), limits=COMPILING, ends=Ending(status=(S.NONZERO_EXIT, S.SIGNALLED))),
+    Attack(name="unsafe memory", language="go", line="/proc/self/mem", wall="the program's own death", code=_go("\tp := (*int)(unsafe.Pointer(uintptr(len(os.Args))))\n\tfmt.Println(*p)", "fmt", "os", "unsafe"), limits=COMPILING, ends=Ending(status=(S.NONZERO_EXIT, S.SIGNALLED))),
     Attack(name="foreign library", language="php", line="nested user namespaces", wall="the seccomp filter", code="<?php if (!class_exists('FFI')) { echo 'no', PHP_EOL; exit; } $c = FFI::cdef('int unshare(int);', 'libc.so.6'); echo $c->unshare(0x10000000) < 0 ? 'no' : 'yes', PHP_EOL;", limits=COMPILING, ends=Ending(stdout=b"no\n")),
     Attack(name="output flood", language="javascript", line="output flood", wall="kept to the cap, counted to the end", code="for (let i = 0; i < 300; i++) require('fs').writeSync(1, 'x'.repeat(1000));", limits=COMPILING, ends=Ending(stdout=b"x" * COMPILING.output_bytes, hits=L.STDOUT)),
     Attack(name="orphan daemon", language="cpp", line="orphan daemon", wall="init's death kills its process name space", code=_cpp('if (!fork()) { setsid(); if (!fork()) sleep(3600); _exit(0); } puts("left");'), limits=COMPILING, ends=Ending(stdout=b"left\n")),
     Attack(name="orphan daemon", language="javascript", line="orphan daemon", wall="init's death kills its process name space", code="require('child_process').spawn('/bin/sleep', ['3600'], { detached: true, stdio: 'inherit' }).unref(); console.log('left');", limits=COMPILING, ends=Ending(stdout=b"left\n")),
-]  # fmt: skip
+]

@@ -1,6 +1,7 @@
 """Attacks that want out: every family of sockets, names, the machine's own addresses."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import re
 
@@ -46,4 +47,4 @@ ROWS = [
         without=Without(walls=("network namespace",), stdout=re.compile(rb"\[.*, .*\] \d+\n"))),
     Attack(name="connections of the machine", line="loopback", wall="a network name space", code="print(len(open('/proc/net/tcp').readlines()))", ends=Ending(stdout=b"1\n"), without=Without(walls=("network namespace",), stdout=re.compile(rb"([2-9]|\d\d+)\n"))),
     Attack(name="a tunnel device", line="AF_PACKET", wall="it is not in /dev, and cannot be made", code=calls("attempt(open, '/dev/net/tun', 'r+b')"), ends=Ending(stdout=b"ENOENT\n")),
-]  # fmt: skip
+]

@@ -1,6 +1,7 @@
 """Attacks by what stays behind, by signals, and on the init that stands between a program and its end."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import re
 
@@ -80,4 +81,4 @@ ROWS = [
     Attack(name="writing to init's report", line="init of the sandbox", wall="its descriptors are closed, and its proc folder is out of sight",
         code=calls("import glob\nn=0\nfor p in range(0, 1000):\n  try: os.write(p, b''); n+=1\n  except OSError: pass\nprint(n-2 <= 0)\nprint(glob.glob('/proc/1/fd/*'))"),
         ends=Ending(stdout=b"True\n[]\n"), elsewhere={"bubblewrap": Ending(stdout=re.compile(rb"True\n.*\n"), why=OWN_USER)}),
-]  # fmt: skip
+]

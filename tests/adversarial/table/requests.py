@@ -1,9 +1,11 @@
 """Attacks by the request itself: it is refused before anything is made for it."""
 
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
+# fmt: off
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from sandbox.request import Dependency, ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus as S
@@ -18,12 +20,15 @@ RAN = Ending(stdout=b"ran\n")
 
 def _of(**fields: object) -> Callable[[], ExecutionRequest]:
     """Return what makes a request with some fields; the error, if any, comes when it is called."""
-    return lambda: ExecutionRequest(**{"language": "python", "files": [MAIN], **fields})  # type: ignore[arg-type]
+    return partial(ExecutionRequest, **{"language": "python", "files": [MAIN], **fields})  # type: ignore[arg-type]
 
 
 def _late(field: str, make: Callable[[], object]) -> Callable[[], ExecutionRequest]:
     """Return what makes a request of which one field is made as late."""
-    return lambda: _of(**{field: make()})()
+    def build() -> ExecutionRequest:
+        return _of(**{field: make()})()
+
+    return build
 
 
 def _dependency(name: str, requirement: str = "", source: str = "") -> Callable[[], ExecutionRequest]:
