@@ -112,6 +112,11 @@ class ExecutionRequest:
         wellformed.check_text("language", self.language, most=64)
         for name in ("runtime", "network", "caller"):
             wellformed.check_text(name, getattr(self, name), most=64)
+        # SECURITY: a number beyond the highest would go before everybody else
+        # (test_attack_...[priority-above-all-others...]).
+        if self.priority not in list(Priority):
+            choices = ", ".join(str(int(each)) for each in Priority)
+            raise RequestError(f"priority: one of {choices} is expected, received another")
         self._check_files()
         self._check_surroundings()
         if self.timeout_s is not None:

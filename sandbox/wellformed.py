@@ -167,9 +167,9 @@ def check_positive(
     # SECURITY: an integer can be too large for the float that `math` would make of it
     # (test_attack_...[limit-too-large-for-a-float...])
     is_number = isinstance(number, int if must_be_whole else int | float) and not isinstance(number, bool)
-    if not is_number or number <= 0 or number in (math.inf, math.nan) or number != number:  # noqa: PLR0124
-        kind = "a whole number" if must_be_whole else "a number"
-        raise RequestError(f"{field}: {kind} over 0 is expected, received {_shown_number(number)}")
+    if not is_number or not 0 < number < math.inf:
+        kind = "a number over 0, and a whole one," if must_be_whole else "a number over 0"
+        raise RequestError(f"{field}: {kind} is expected, received {_shown_number(number)}")
     if most is not None and number > most:
         raise RequestError(f"{field}: at most {most:g} is accepted, received {_shown_number(number)}")
 

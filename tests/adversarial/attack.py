@@ -135,6 +135,8 @@ class Attack:
     outputs: Sequence[str] = ()
     has_gateway: bool = False
     """The run has a way out: a gateway that echoes, on the port `tests.adversarial.guard.GATEWAY_PORT`."""
+    network: str = ""
+    """The egress policy that the request names; the operator has one, ``api``, for one host that is nowhere."""
     has_mount: bool = False
     """A folder of the operator, open to everybody by its modes, shows at ``/opt/shared``."""
     build: Callable[[], ExecutionRequest] | None = None
@@ -165,6 +167,7 @@ class Attack:
             args=[argument.format(**words) for argument in self.args],
             options=self.options,
             outputs=self.outputs,
+            network=self.network,
         )
 
 

@@ -33,7 +33,7 @@ LINES = (
     "AF_VSOCK", "AF_NETLINK", "AF_PACKET", "raw sockets", "other families", "DNS", "cloud metadata address",
     "loopback",
     # what an operator adds
-    "misuse of a gateway", "folders of the operator",
+    "misuse of a gateway", "misuse of an egress policy", "folders of the operator",
     # compilers
     "template recursion", '#include "/dev/zero"', '#include "/etc/shadow"', "huge error output",
     "constant-folding blow-up", "options of a compiler",

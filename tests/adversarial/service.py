@@ -23,11 +23,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from sandbox.backends.backend import Backend, Mount, Sandbox
 from sandbox.backends.gvisor import GvisorBackend
 from sandbox.bounds import StageBounds
+from sandbox.egress.policy import EgressPolicy
+from sandbox.egress.proxy import EgressProxy
 from sandbox.errors import SandboxError
 from sandbox.executor import CodeExecutor
 from sandbox.request import Limits
@@ -38,11 +41,12 @@ from tests.adversarial.attack import Attack, Outcome
 from tests.adversarial.guard import ABSTRACT_NAME, GATEWAY_PORT, GUARD, INTACT
 from tests.adversarial.table import ALL
 from tests.support.sandboxes import SMALL, host_python, python_request
-from tests.support.walls import Refitted, leave_out_rules, open_bwrap, open_slot
+from tests.support.walls import POLICY, Refitted, leave_out_rules, open_bwrap, open_slot
 
 __all__ = ["BACKENDS", "Health", "Order", "Report"]
 
 PLACES = 4
+ONE_HOST = "api.example.test:443"
 GUARD_LIMITS = Limits(wall_time_s=300.0, memory_bytes=SMALL.memory_bytes, processes=4, open_files=64)
 READY_TIMEOUT_S = 30.0
 ATTACK_TIMEOUT_S = 200.0
@@ -154,7 +158,7 @@ class Service:
         self._answers: list[float] = []
         self._wrong: list[str] = []
         self._lag_s = 0.0
-        self._words: Mapping[str, str] = {}
+        self._words: Mapping[str, str] = {"port": "1"}
         self._seconds: dict[str, float] = {}
 
     async def serve(self) -> Report:
@@ -193,7 +197,17 @@ class Service:
         """Make an executor of the one back end; it is not closed, for that would close the back end."""
         compiling = StageBounds().compile
         compiling = replace(compiling, wall_time_s=limits.wall_time_s, cpu_time_s=limits.cpu_time_s)
-        return CodeExecutor([tree], backend, bounds=StageBounds(run=limits, compile=compiling))
+        return CodeExecutor(
+            [tree],
+            backend,
+            bounds=StageBounds(run=limits, compile=compiling),
+            networks={"api": partial(EgressProxy, self._policy())},
+        )
+
+    def _policy(self) -> EgressPolicy:
+        """Return what the operator allows: one host, or this service's own port where that wall is left out."""
+        is_open = POLICY in self._order.walls
+        return EgressPolicy(name="api", allow=(f"127.0.0.1:{self._words['port']}" if is_open else ONE_HOST,))
 
     async def _attack(self, key: str) -> Outcome:
         row = self._rows[key]

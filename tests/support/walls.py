@@ -32,6 +32,7 @@ from tests.support.launcher_without import STEPS
 
 __all__ = [
     "LIMITS",
+    "POLICY",
     "RULES",
     "Refitted",
     "known_walls",
@@ -136,6 +137,9 @@ def _follow_links() -> None:
     files.READ_FLAGS &= ~files.os.O_NOFOLLOW  # type: ignore[misc]
 
 
+POLICY = "egress policy"
+"""The wall that is a policy of the operator's: left out, it names a port of the service."""
+
 RULES: Mapping[str, Callable[[], None]] = {"rules of collection": _follow_links}
 """Name of a wall in the service's own process to what leaves it out."""
 
@@ -213,4 +217,4 @@ def open_bwrap(walls: Iterable[str], folder: Path) -> BubblewrapBackend:
 def known_walls(backend: str) -> frozenset[str]:
     """Return the names of what can be left out of a back end."""
     inside = {"slot": frozenset(STEPS), "bubblewrap": frozenset({*BWRAP_OPTIONS, "seccomp filter"})}
-    return inside.get(backend, frozenset()) | frozenset(LIMITS) | frozenset(RULES)
+    return inside.get(backend, frozenset()) | frozenset(LIMITS) | frozenset(RULES) | {POLICY}

@@ -19,7 +19,26 @@ def _with_gateway(name: str, code: str, stdout: bytes, *, wall: str = NOTHING_EL
     return Attack(name=name, line=GATEWAY, wall=wall, code=calls(code), ends=Ending(stdout=stdout), elsewhere=NONE, has_gateway=True, args=args)
 
 
+ASK = (
+    "import sys, urllib.parse\np = urllib.parse.urlsplit(os.environ['https_proxy'])\n"
+    "def ask(line):\n  s = socket.create_connection((p.hostname, p.port), 5); s.sendall(line.encode() + b' HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n"
+    "  print((s.recv(99).split() + [b'', b'closed'])[1].decode())\n"
+)
+
+
+def _with_policy(name: str, code: str, without: Without | None = None, args: tuple[str, ...] = ()) -> Attack:
+    return Attack(name=name, line="misuse of an egress policy", wall="the proxy opens what the policy names, by address as well as by name", code=calls(ASK + code),
+        ends=Ending(stdout=re.compile(rb"((4\d\d|closed)\n)+")), elsewhere=NONE, network="api", without=without, args=args)
+
+
 ROWS = [
+    _with_policy("the service's port through the proxy", "ask(f'CONNECT 127.0.0.1:{sys.argv[1]}')", Without(walls=("egress policy",), stdout=b"200\n"), args=("{port}",)),
+    _with_policy("metadata of the cloud through the proxy", "ask('CONNECT 169.254.169.254:80'); ask('GET http://169.254.169.254/latest/')"),
+    _with_policy("loopback in disguise", "for h in ('localhost','[::1]','[::ffff:127.0.0.1]','0x7f000001','2130706433','127.1','0177.0.0.1','0.0.0.0'): ask(f'CONNECT {h}:{sys.argv[1]}')", args=("{port}",)),
+    _with_policy("port that the policy does not name", "ask('CONNECT api.example.test:22'); ask('CONNECT api.example.test:0'); ask('CONNECT api.example.test:99999'); ask('CONNECT api.example.test')"),
+    _with_policy("names that look alike", "for h in ('api.example.test.evil.test','evilapi.example.test','x@evil.test','api.example.test%00.evil.test','\u0430pi.example.test'): ask(f'CONNECT {h}:443')"),
+    _with_policy("addresses that are no address", "for u in ('file:///etc/passwd','ftp://api.example.test/','gopher://api.example.test:443/_x','http://','//api.example.test/','/etc/passwd','*'): ask(f'GET {u}')"),
+    _with_policy("second request in the first", "ask('GET http://api.example.test:80/ HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 0\\r\\nContent-Length: 5\\r\\n\\r\\nGET http://127.0.0.1/')"),
     _with_gateway("the gateway answers", f"s=socket.create_connection(('127.0.0.1',{GATEWAY_PORT}),5); s.sendall(b'hello'); print(s.recv(9).decode())", b"HELLO\n", wall="allowed: it is what the operator added"),
     _with_gateway("another port beside the gateway", "attempt(lambda: socket.create_connection(('127.0.0.1', 22), 3)); attempt(lambda: socket.create_connection(('127.0.0.1', 80), 3))", b"ECONNREFUSED\n" * 2),
     _with_gateway("the service's port beside the gateway", "import sys\nattempt(lambda: socket.create_connection(('127.0.0.1', int(sys.argv[1])), 3))", b"ECONNREFUSED\n", args=("{port}",)),
