@@ -136,7 +136,7 @@ class Attack:
     has_gateway: bool = False
     """The run has a way out: a gateway that echoes, on the port `tests.adversarial.guard.GATEWAY_PORT`."""
     network: str = ""
-    """The egress policy that the request names; the operator has one, ``api``, for one host that is nowhere."""
+    """The egress policy that is asked for; the operator has one, ``api``, for a host that is nowhere."""
     has_mount: bool = False
     """A folder of the operator, open to everybody by its modes, shows at ``/opt/shared``."""
     build: Callable[[], ExecutionRequest] | None = None

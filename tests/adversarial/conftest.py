@@ -21,7 +21,7 @@ def batches(request: pytest.FixtureRequest) -> Batches:
             selected[params["host"].name, walls, theme].append(attack.key)
     for _, params in asked:
         if "theme" in params:
-            rows = [row.key for row in THEMES[params["theme"]]]
+            rows = [row.key for row in THEMES[params["theme"]] if params["host"].rows(row)]
             selected.setdefault((params["host"].name, (), params["theme"]), rows)
     return Batches(selected)
 

@@ -205,7 +205,7 @@ class Service:
         )
 
     def _policy(self) -> EgressPolicy:
-        """Return what the operator allows: one host, or this service's own port where that wall is left out."""
+        """Return what the operator allows: one host, or this service's own port for a control run."""
         is_open = POLICY in self._order.walls
         return EgressPolicy(name="api", allow=(f"127.0.0.1:{self._words['port']}" if is_open else ONE_HOST,))
 

@@ -11,29 +11,41 @@ from tests.adversarial.guard import INTACT
 from tests.adversarial.table import ALL, THEMES, theme_of
 from tests.support.walls import known_walls
 
-HOST_PARAMS = [host.param() for host in HOSTS]
 ANSWER_TIMEOUT_S = 15.0
 LAG_TIMEOUT_S = 3.0
 MEMORY_BYTES = 64 * 1024 * 1024
 THREADS = 40
 
 
-def row_param(attack: Attack) -> object:
-    """Return a row as a parameter of a test."""
-    marks = () if attack.language == "python" else (pytest.mark.tree,)
-    return pytest.param(attack, id=attack.key, marks=marks)
+def marks(host: Host, attack: Attack | None = None) -> list[pytest.MarkDecorator]:
+    """Return what the machine must serve."""
+    needed = [host.marker] if attack is None or attack.language == "python" else [host.marker, "tree"]
+    return [getattr(pytest.mark, name) for name in needed]
 
 
-CONTROLS = [
-    pytest.param(attack, host, id=f"{attack.key}-{host.name}", marks=getattr(pytest.mark, host.marker))
+ROWS = [
+    pytest.param(attack, host, id=f"{attack.key}-{host.name}", marks=marks(host, attack))
     for attack in ALL
     for host in HOSTS
-    if attack.without is not None and set(attack.without.walls) <= known_walls(host.name)
+    if host.rows(attack)
+]
+CONTROLS = [
+    pytest.param(attack, host, id=f"{attack.key}-{host.name}", marks=marks(host, attack))
+    for attack in ALL
+    for host in HOSTS
+    if attack.without is not None
+    and host.rows(attack)
+    and set(attack.without.walls) <= known_walls(host.name)
+]
+BATCHES = [
+    pytest.param(theme, host, id=f"{theme}-{host.name}", marks=marks(host))
+    for theme, rows in THEMES.items()
+    for host in HOSTS
+    if any(map(host.rows, rows))
 ]
 
 
-@pytest.mark.parametrize("host", HOST_PARAMS)
-@pytest.mark.parametrize("attack", [row_param(attack) for attack in ALL])
+@pytest.mark.parametrize(("attack", "host"), ROWS)
 def test_attack_ends_as_its_row_says(attack: Attack, host: Host, batches: Batches) -> None:
     """Status, output, touched limits and collected files are those of the row."""
     batch = batches.get(host, (), theme_of(attack))
@@ -48,16 +60,14 @@ def test_attack_succeeds_without_its_wall(attack: Attack, host: Host, batches: B
     attack.without.check(batch.report.outcomes[attack.key])
 
 
-@pytest.mark.parametrize("host", HOST_PARAMS)
-@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize(("theme", "host"), BATCHES)
 def test_attacks_leave_nothing_behind(theme: str, host: Host, batches: Batches) -> None:
     """No process, mount, group, name space, IPC object, key or file is left of the attacks of a theme."""
     batch = batches.get(host, (), theme)
     assert batch.after == batch.before
 
 
-@pytest.mark.parametrize("host", HOST_PARAMS)
-@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize(("theme", "host"), BATCHES)
 def test_attacks_harm_nobody_else(theme: str, host: Host, batches: Batches) -> None:
     """Another's sandbox is untouched, others are answered rightly and in time, the service holds no more."""
     health = batches.get(host, (), theme).report.health
