@@ -20,7 +20,8 @@ ANY = (S.SUCCESS, S.NONZERO_EXIT, S.SIGNALLED)
 GRANTED = (
     "descriptors-in-flight", "inotify_init", "inotify_init1", "io_setup", "waiting-to-be-traced", "kill-1",
     "signals-to-init", "init-in-proc", "bounds-for-init", "starving-init", "OOM-score",
-    "real-time-scheduling", "writing-to-init-s-report", "own-memory-through-proc", "memory-of-a-file-that-is-read-only",
+    "real-time-scheduling", "writing-to-init-s-report",
+    "own-memory-through-proc", "memory-of-a-file-that-is-read-only",
     "environment-of-init", "the-machine-in-proc", "keys-of-the-machine", "own-control-group",
     "terminal-of-the-service", "capabilities-in-a-file", "ambient-capabilities-and-secure-bits",
     "raising-a-bound-in-proc", "unshare-user", "unshare-user-and-mount", "unshare-user-and-network",
@@ -34,8 +35,8 @@ GRANTED = (
     "list-of-System-V-objects", "POSIX-queue", "lease-on-a-file-of-the-tree", "list-of-locks",
     "IPv4-stream-socket", "IPv4-datagram-socket", "IPv4-raw-socket", "IPv6-raw-socket",
     "IPv6-datagram-socket", "netlink-socket", "packet-socket", "pair-of-IPv4-sockets",
-    "family-with-high-bits-set", "asking-a-resolver", "a-tunnel-device", 
-    
+    "family-with-high-bits-set", "asking-a-resolver", "a-tunnel-device",
+
 )  # fmt: skip
 
 # Rows whose answer could tell of the machine: what it is instead.
