@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
 # fmt: off
 
+import re
 from dataclasses import replace
 
 from tests.adversarial.attack import Attack, Ending, Without, calls
@@ -35,9 +36,9 @@ ROWS = [
     Attack(name="link to a link to itself", line="symlink as output", wall=WALL, code="import os; os.symlink('out','out')", outputs=["out"], ends=Ending(files={})),
     Attack(name="magic link", line="symlink as output", wall=WALL, code="import os; os.symlink('/proc/self/fd/0','out')", outputs=["out"], ends=Ending(files={})),
     Attack(name="hard link as output", line="hard link as output", wall="a file with a second name is left out", code="import os; open('a','w').write('x'); os.link('a','out')", outputs=["out"], ends=Ending(files={})),
-    Attack(name="hard link to a file of the tree", line="hard link as output", wall="no link leaves its file system", code=calls("attempt(os.link,'/usr/bin/id','out'); attempt(os.link,'/etc/passwd','out')"), outputs=["out"], ends=Ending(stdout=b"EXDEV\nEXDEV\n", files={})),
+    Attack(name="hard link to a file of the tree", line="hard link as output", wall="no link leaves its file system", code=calls("attempt(os.link,'/usr/bin/id','out'); attempt(os.link,'/etc/passwd','out')"), outputs=["out"], ends=Ending(stdout=re.compile(rb"((EXDEV|EACCES|EROFS)\n){2}"), files={})),
     Attack(name="FIFO as output", line="FIFO as output", wall="opened without waiting, and left out", code="import os; os.mkfifo('out')", outputs=["out"], ends=Ending(files={})),
-    Attack(name="device as output", line="device as output", wall="mknod is not permitted; nodev", code=calls("attempt(os.mknod,'out',0o20600,0x103)\nopen('out','w').write('file')"), outputs=["out"], ends=Ending(stdout=b"EPERM\n", files={"out": b"file"})),
+    Attack(name="device as output", line="device as output", wall="mknod is not permitted; nodev", code=calls("attempt(os.mknod,'out',0o20600,0x103)\nopen('out','w').write('file')"), outputs=["out"], ends=Ending(stdout=re.compile(rb"(EPERM|EACCES)\n"), files={"out": b"file"})),
     Attack(name="link to a device", line="device as output", wall=WALL, code="import os; os.symlink('/dev/zero','out')", outputs=["out"], ends=Ending(files={})),
     Attack(name="socket as output", line="socket as output", wall="left out", code="import socket; s=socket.socket(socket.AF_UNIX); s.bind('out')", outputs=["out"], ends=Ending(files={})),
     Attack(name="daemon that swaps a file for a link", line="symlink swap during collection", wall="outputs are read after every process is dead, and never through a link",

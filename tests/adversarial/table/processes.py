@@ -70,7 +70,7 @@ ROWS = [
         ends=Ending(stdout=b"EPERM\n" * 3), elsewhere={"bubblewrap": Ending(stdout=b"ok\n" * 3, why=OWN_USER)},
         without=Without(walls=("init's own number",), stdout=b"ok\n" * 3)),
     Attack(name="OOM score", line="init of the sandbox", wall="a floor that was set as root",
-        code=calls("print(open('/proc/self/oom_score_adj').read(), end='')\nf = os.open('/proc/self/oom_score_adj', os.O_WRONLY); attempt(os.write, f, b'-1')"),
+        code=calls("print(open('/proc/self/oom_score_adj').read(), end='')\nattempt(lambda: os.write(os.open('/proc/self/oom_score_adj', os.O_WRONLY), b'-1'))"),
         ends=Ending(stdout=b"500\nEACCES\n"), elsewhere={"bubblewrap": Ending(stdout=b"0\nEACCES\n", why="without root there is no floor above the service's own score")},
         without=Without(walls=("OOM score",), stdout=b"0\nEACCES\n")),
     Attack(name="real-time scheduling", line="init of the sandbox", wall="no capability; RLIMIT_RTPRIO and RLIMIT_NICE are 0",
