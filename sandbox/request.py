@@ -43,7 +43,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            wellformed.check_positive(f"limits.{each.name}", getattr(self, each.name))
+            value, is_whole = getattr(self, each.name), isinstance(each.default, int)
+            wellformed.check_positive(f"limits.{each.name}", value, must_be_whole=is_whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,11 @@ class ExecutionRequest:
         wellformed.check_text("language", self.language, most=64)
         for name in ("runtime", "network", "caller"):
             wellformed.check_text(name, getattr(self, name), most=64)
+        # SECURITY: a number beyond the highest would go before everybody else
+        # (test_attack_...[priority-above-all-others...]).
+        if self.priority not in list(Priority):
+            choices = ", ".join(str(int(each)) for each in Priority)
+            raise RequestError(f"priority: one of {choices} is expected, received another")
         self._check_files()
         self._check_surroundings()
         if self.timeout_s is not None:

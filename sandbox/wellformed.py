@@ -54,6 +54,7 @@ MAX_TIMEOUT_S = 86_400.0
 """The longest run that can be asked for, a day; what an operator allows is usually far less."""
 
 _SHOWN = 60
+MAX_SHOWN = 1 << 64
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _OPTION_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _DEPENDENCY_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._:~/@+-]{0,213}")
@@ -159,9 +160,20 @@ def check_dependency(field: str, name: str, requirement: str, source: str) -> No
             raise RequestError(f"{field}.{part}: must not start with '-', received {_shown(text)}")
 
 
-def check_positive(field: str, number: float, *, most: float | None = None) -> None:
+def check_positive(
+    field: str, number: float, *, most: float | None = None, must_be_whole: bool = False
+) -> None:
     """Check a limit: finite, over zero, and at most ``most``."""
-    if isinstance(number, bool) or not math.isfinite(number) or number <= 0:
-        raise RequestError(f"{field}: a number over 0 is expected, received {number}")
+    # SECURITY: an integer can be too large for the float that `math` would make of it
+    # (test_attack_...[limit-too-large-for-a-float...])
+    is_number = isinstance(number, int if must_be_whole else int | float) and not isinstance(number, bool)
+    if not is_number or not 0 < number < math.inf:
+        kind = "a number over 0, and a whole one," if must_be_whole else "a number over 0"
+        raise RequestError(f"{field}: {kind} is expected, received {_shown_number(number)}")
     if most is not None and number > most:
-        raise RequestError(f"{field}: at most {most:g} is accepted, received {number:g}")
+        raise RequestError(f"{field}: at most {most:g} is accepted, received {_shown_number(number)}")
+
+
+def _shown_number(number: float) -> str:
+    """Return a number for a message; one of thousands of digits is not for people, nor for `str`."""
+    return str(number) if not isinstance(number, int) or abs(number) < MAX_SHOWN else "a number beyond 2**64"

@@ -202,10 +202,10 @@ class GvisorSandbox:
         """Run one stage in a guest and a control group of its own."""
         if order.gateway is not None:
             raise SandboxUnavailableError("gvisor: a stage with a gateway needs the slot back end")
-        groups, name = self._backend.groups, f"{next(self._stage_numbers)}-{order.name}"
-        group_name = f"{self._id}-{name}"
+        # runsc binds a socket of that name that every guest of this machine shares: it must be nobody else's.
+        groups, name = self._backend.groups, f"{self._id}-{next(self._stage_numbers)}-{order.name}"
         try:
-            group = groups.create(group_name)
+            group = groups.create(name)
         except OSError as exc:
             raise SystemFailureError(
                 f"the control group of stage {order.name} cannot be made: {exc}"
@@ -226,7 +226,7 @@ class GvisorSandbox:
             if folder_fd >= 0:
                 os.close(folder_fd)
             try:
-                await self._empty(group, group_name)
+                await self._empty(group, name)
             finally:
                 group.close()
 

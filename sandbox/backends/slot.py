@@ -63,6 +63,8 @@ class SlotBackend:
     """
 
     name = "slot"
+    launcher_code = START
+    """What a launcher's interpreter runs; control runs of the attack tests have one with a wall left out."""
 
     def __init__(
         self, *, uid_base: int = UID_BASE, uid_count: int = UID_COUNT, groups: GroupTree | None = None
@@ -181,7 +183,7 @@ class SlotSandbox:
         try:
             self._complaints_fd = os.memfd_create("launcher-stderr", os.MFD_CLOEXEC)
             self._launcher = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-c", START, *arguments],
+                [sys.executable, "-I", "-S", "-B", "-c", self._backend.launcher_code, *arguments],
                 env={},
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from sandbox.backends.backend import Backend
 from sandbox.backends.slot import SlotBackend
 from sandbox.bounds import StageBounds
 from sandbox.executor import CodeExecutor
-from sandbox.kernel.grouptree import find_group_tree
+from sandbox.kernel.grouptree import FOLDER
 from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionResult
 from sandbox.tree import LanguageTree, Runtime
@@ -81,19 +83,28 @@ class Leftovers:
 
     processes: tuple[str, ...]
     groups: tuple[str, ...]
+    namespaces: tuple[str, ...]
+    """Those of these processes, and those that this process holds open."""
+    ipc: tuple[str, ...]
+    """System V objects and POSIX queues of the users."""
+    keys: tuple[str, ...]
     files: tuple[str, ...]
     mounts: str
     descriptors: int
 
     @classmethod
-    def look(cls, uids: range) -> "Leftovers":
-        """Look for processes and files of the users, for groups, mounts and descriptors of this process."""
+    def look(cls, uids: range, pid: int | None = None) -> "Leftovers":
+        """Look for what belongs to the users, and to the service ``pid`` (this process when None)."""
+        pids = _processes_of(uids, pid or os.getpid())
         return cls(
-            processes=tuple(_processes_of(uids)),
-            groups=tuple(groups_of(os.getpid())),
+            processes=tuple(map(_command_line, pids)),
+            groups=tuple(groups_of(pid or os.getpid())),
+            namespaces=tuple(sorted(_namespaces(pids))),
+            ipc=tuple(_ipc_of(uids)),
+            keys=tuple(_keys_of(uids)),
             files=tuple(
                 str(path)
-                for folder in ("/tmp", "/dev/shm", "/var/tmp")
+                for folder in (tempfile.gettempdir(), "/tmp", "/dev/shm", "/var/tmp")
                 for path in Path(folder).iterdir()
                 if _owner(path) in uids
             ),
@@ -130,32 +141,66 @@ async def run_python(code: str, limits: Limits = SMALL, **options: object) -> Ex
         return await executor.execute(python_request(code, **options))  # type: ignore[arg-type]
 
 
-def _owner(path: Path) -> int:
-    """Return whose a file is; -1 for one that somebody else has removed meanwhile."""
-    try:
-        return path.lstat().st_uid
-    except FileNotFoundError:
-        return -1
-
-
-def _processes_of(uids: range) -> list[str]:
+def _processes_of(uids: range, pid: int) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if path.stat().st_uid in uids or f"PPid:\t{os.getpid()}\n" in (path / "status").read_text():
-                found.append((path / "cmdline").read_text().replace("\0", " "))
+            if path.stat().st_uid in uids or f"PPid:\t{pid}\n" in (path / "status").read_text():
+                found.append(int(path.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return found
+    return sorted(found)
+
+
+def _command_line(pid: int) -> str:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
+
+
+def _namespaces(pids: Sequence[int]) -> set[str]:
+    folders = [Path("/proc/self/fd"), *(Path(f"/proc/{pid}/ns") for pid in pids)]
+    found = set()
+    for link in (link for folder in folders if folder.is_dir() for link in folder.iterdir()):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.add(str(link.readlink()))
+    return {name for name in found if re.fullmatch(r"[a-z_]+:\[\d+\]", name)}
+
+
+def _ipc_of(uids: range) -> list[str]:
+    """List System V objects of the machine's own name space, and POSIX queues where they are mounted."""
+    found = []
+    for kind in ("shm", "msg", "sem"):
+        header, *lines = Path("/proc/sysvipc", kind).read_text().splitlines()
+        column = header.split().index("cuid")
+        found += [f"{kind} {line}" for line in lines if int(line.split()[column]) in uids]
+    queues = Path("/dev/mqueue")
+    return found + [
+        str(path) for path in (queues.iterdir() if queues.is_dir() else ()) if _owner(path) in uids
+    ]
+
+
+def _keys_of(uids: range) -> list[str]:
+    """List the keys of the users (keyrings(7), proc_keys(5)), as far as this process may see them."""
+    lines = Path("/proc/keys").read_text().splitlines() if Path("/proc/keys").exists() else []
+    return [line for line in lines if int(line.split()[5]) in uids]
+
+
+def _owner(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.lstat().st_uid
+    return -1
 
 
 def groups_of(pid: int) -> list[str]:
-    """List the control groups that the service with this process number has made."""
-    tree = find_group_tree()
-    return [
-        str(path)
-        for folder in set(tree._folders.values())
-        if folder.is_dir()
-        for path in folder.iterdir()
-        if path.is_dir() and path.name.startswith(f"{pid}-")
-    ]
+    """List the control groups that the service with this process number has made, in every hierarchy."""
+    mounts = (line.partition(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    points = {before.split()[4] for before, _, after in mounts if after.startswith("cgroup")}
+    # Others make and remove groups meanwhile: a walk passes over what is gone.
+    return sorted(
+        f"{folder}/{name}"
+        for point in points
+        for folder, names, _ in os.walk(point)
+        for name in names
+        if Path(folder).name == FOLDER and name.startswith(f"{pid}-")
+    )

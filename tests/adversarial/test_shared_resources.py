@@ -1,0 +1,82 @@
+"""What stages share with each other, and sandboxes with each other, gives nobody more than its own."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from sandbox.backends.backend import StageOrder
+from sandbox.backends.slot import SlotBackend
+from sandbox.bounds import StageBounds
+from sandbox.executor import CodeExecutor
+from sandbox.request import ExecutionRequest, Limits, SourceFile
+from sandbox.rootfs import find_tree
+from tests.conftest import state_dir
+from tests.support.sandboxes import MIB, SMALL, host_python, python_request
+
+pytestmark = pytest.mark.root
+
+EAT = "kept=[]\nwhile True:\n  kept.append(bytearray(1<<20)); print(len(kept), flush=True)"
+
+
+async def test_files_of_a_stage_count_against_the_memory_of_the_next() -> None:
+    """Memory and files together stay under the memory limit, whichever stage wrote the files."""
+    limits = replace(SMALL, memory_bytes=64 * MIB, disk_bytes=40 * MIB, file_size_bytes=40 * MIB)
+    backend = SlotBackend()
+    sandbox = await backend.open(host_python(), limits, "memory-gap")
+    programs = {"compile": "open('/work/f','wb').write(bytes(32 << 20))", "run": EAT}
+    try:
+        outcomes = {
+            name: await sandbox.run(
+                StageOrder(
+                    name=name,
+                    argv=("/usr/bin/python3", "-c", code),
+                    env={},
+                    limits=limits,
+                    tasks_max=10,
+                    counts_processes_exactly=True,
+                )
+            )
+            for name, code in programs.items()
+        }
+    finally:
+        await sandbox.destroy()
+        await backend.aclose()
+    assert outcomes["compile"].exit_code == 0
+    assert outcomes["run"].usage.oom_kills > 0
+    assert 8 < int(outcomes["run"].stdout.data.split()[-1]) <= 32
+
+
+LOCK_ALL = """
+import fcntl, os, time
+held = []
+for folder, _, names in os.walk('/usr/lib/go-cache'):
+    for name in names[:200 - len(held)]:
+        held.append(os.open(os.path.join(folder, name), os.O_RDONLY)); fcntl.flock(held[-1], fcntl.LOCK_EX)
+print(len(held), flush=True)
+time.sleep(20)
+"""
+
+
+@pytest.mark.tree
+async def test_lock_on_a_file_of_the_tree_stops_nobody_else() -> None:
+    """A program that locks the files of Go's cache for 20 seconds does not hold up another's compilation."""
+    tree = find_tree(state_dir())
+    assert tree is not None
+    executor = CodeExecutor(
+        [tree], SlotBackend(), bounds=StageBounds(run=Limits(wall_time_s=60.0)), max_concurrent=2
+    )
+    module = [
+        SourceFile(path="go.mod", content=b"module x\n\ngo 1.21\n"),
+        SourceFile(path="main.go", content=b"//go:build linux\n\npackage main\n\nfunc main() { print(7) }\n"),
+    ]
+    try:
+        locker = asyncio.ensure_future(executor.execute(python_request(LOCK_ALL)))
+        await asyncio.sleep(1)
+        victim = await executor.execute(ExecutionRequest(language="go", files=module, entry_point="main.go"))
+        has_ended = locker.done()
+        locker.cancel()
+        await asyncio.gather(locker, return_exceptions=True)
+    finally:
+        await executor.aclose()
+    assert (victim.stderr.data, has_ended) == (b"7", False), victim.error_message
