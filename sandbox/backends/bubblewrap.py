@@ -7,13 +7,12 @@ few hundredths of a second and bounded per process; there is no bound on their s
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
-import tempfile
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from sandbox.backends.backend import BoxUsage, Gateway, Mount, OnSample, StageOrder, StageOutcome
 from sandbox.backends.box import BOX_ROOT_INODES, box_usage
@@ -29,12 +28,15 @@ from sandbox.backends.bubblewrap_command import (
 from sandbox.backends.bubblewrap_stage import BubblewrapStage, stage_pipes
 from sandbox.backends.gateway import serve_gateway
 from sandbox.backends.layout import layout_of
+from sandbox.backends.mount_points import new_mount_point, remove_leftovers
+from sandbox.backends.stage_group import bounded_tasks, joining_argv
 from sandbox.backends.streams import read_line, until_readable
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.inside.orders import Layout
+from sandbox.kernel.grouptree import GroupTree, find_group_tree
 from sandbox.kernel.seccomp import compile_filter
 from sandbox.request import Limits
-from sandbox.result import Guarantees
+from sandbox.result import Guarantees, LimitKind
 from sandbox.tree import LanguageTree
 
 __all__ = ["BubblewrapBackend", "BubblewrapSandbox"]
@@ -54,6 +56,8 @@ NOT_ENFORCED = {
     "unique_uid": "programs run under the service's own user id, in a user name space",
 }
 START_TIMEOUT_S = 30.0
+TASKS_BESIDE = 2
+"""bubblewrap itself, and the init that it leaves inside."""
 
 
 class BubblewrapBackend:
@@ -77,6 +81,8 @@ class BubblewrapBackend:
                 "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 (on Ubuntu also "
                 "kernel.apparmor_restrict_unprivileged_userns=0), or run the node as root"
             )
+        remove_leftovers()
+        self.groups = _groups_of_root()
         self.filter = compile_filter()
         self.connecting_filter = compile_filter(may_connect=True)
         self._open: set[BubblewrapSandbox] = set()
@@ -106,6 +112,8 @@ class BubblewrapBackend:
         """Destroy every open sandbox."""
         for sandbox in list(self._open):
             await sandbox.destroy()
+        if self.groups is not None:
+            self.groups.close()
 
     def forget(self, sandbox: "BubblewrapSandbox") -> None:
         """Take note that a sandbox is destroyed."""
@@ -122,7 +130,9 @@ class BubblewrapSandbox:
         self._backend = backend
         self._layout = layout
         self._keeper: subprocess.Popen[bytes] | None = None
-        self._mount_point = Path(tempfile.mkdtemp(prefix=f"sandbox-{sandbox_id[:8]}-"))
+        self._id = sandbox_id
+        self._stage_numbers = itertools.count()
+        self._mount_point = new_mount_point()
 
     async def start(self, limits: Limits) -> None:
         """Start the keeper and open the file system that it has mounted.
@@ -162,7 +172,23 @@ class BubblewrapSandbox:
         """Run one stage with name spaces of its own, and wait for the death of everything in it."""
         if self._keeper is None or self._keeper.poll() is not None:
             raise SystemFailureError("bubblewrap: the keeper of the writable file system has ended")
-        entered = enter_argv(self._keeper.pid)
+        name = f"{self._id}-{next(self._stage_numbers)}-{order.name}"
+        tasks_max = TASKS_BESIDE + (
+            order.limits.processes if order.counts_processes_exactly else order.tasks_max
+        )
+        # SECURITY: the kernel spares its root from RLIMIT_NPROC, in every name space
+        # (test_fork_bomb_of_a_service_that_is_root_stays_small).
+        async with bounded_tasks(self._backend.groups, name, tasks_max) as group:
+            outcome = await self._run(order, on_sample, joining_argv(group) if group else [])
+            is_refused = group is not None and group.usage().refused_tasks > 0
+        hits = outcome.limits_hit | (LimitKind.PROCESSES if is_refused else LimitKind.NONE)
+        return replace(outcome, limits_hit=hits)
+
+    async def _run(
+        self, order: StageOrder, on_sample: OnSample | None, joining: Sequence[str]
+    ) -> StageOutcome:
+        assert self._keeper is not None
+        entered = [*joining, *enter_argv(self._keeper.pid)]
         seccomp = self._backend.filter if order.gateway is None else self._backend.connecting_filter
         with stage_pipes(self._layout.texts, seccomp) as pipes:
             argv = bubblewrap_argv(
@@ -198,6 +224,18 @@ class BubblewrapSandbox:
         with contextlib.suppress(OSError):
             self._mount_point.rmdir()
         self._backend.forget(self)
+
+
+def _groups_of_root() -> GroupTree | None:
+    """Return where root makes control groups; None for another user, or where there are none to write to."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        groups = find_group_tree()
+        groups.prepare()
+    except SandboxUnavailableError:
+        return None
+    return groups
 
 
 def _opened_by(gateway: Gateway, backend: BubblewrapBackend) -> Guarantees:

@@ -5,7 +5,6 @@ machine is bounded by a control group, name spaces and user numbers, as in the s
 does not tell, or what cannot be told apart from the guest's own needs, is named as not enforced.
 """
 
-import asyncio
 import itertools
 import json
 import mmap
@@ -20,6 +19,7 @@ from sandbox.backends.box import box_usage, make_box
 from sandbox.backends.gvisor_bundle import Runsc, find_runsc, specification, stage_argv
 from sandbox.backends.gvisor_stage import GvisorStage
 from sandbox.backends.layout import layout_of
+from sandbox.backends.stage_group import join_files, new_group, remove_group
 from sandbox.backends.streams import read_line
 from sandbox.backends.usernumbers import UID_BASE, UID_COUNT, UserNumbers
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
@@ -37,8 +37,6 @@ __all__ = ["GvisorBackend", "GvisorSandbox"]
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 START = f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from {guest.__name__} import main; main()"
 START_TIMEOUT_S = 30.0
-REMOVE_TIMEOUT_S = 10.0
-REMOVE_TICK_S = 0.005
 GUEST_TASKS = 256
 """Threads that the guest kernel may need for itself, beside those that stand for the program's."""
 TASKS_PER_TASK = 4
@@ -204,12 +202,7 @@ class GvisorSandbox:
             raise SandboxUnavailableError("gvisor: a stage with a gateway needs the slot back end")
         # runsc binds a socket of that name that every guest of this machine shares: it must be nobody else's.
         groups, name = self._backend.groups, f"{self._id}-{next(self._stage_numbers)}-{order.name}"
-        try:
-            group = groups.create(name)
-        except OSError as exc:
-            raise SystemFailureError(
-                f"the control group of stage {order.name} cannot be made: {exc}"
-            ) from exc
+        group = new_group(groups, name)
         folder_fd = -1
         try:
             _limit(group, order, held_bytes=self.usage().disk_bytes)
@@ -218,7 +211,7 @@ class GvisorSandbox:
                 self._backend.runsc,
                 name,
                 namespace=f"/proc/{os.getpid()}/fd/{self._namespace_fd}",
-                join=_join_files(group),
+                join=join_files(group),
             )
             stage = GvisorStage(order, group, on_sample, folder_fd=folder_fd, files_fd=self.files_fd)
             return await stage.run(argv, self._backend.guarantees())
@@ -226,7 +219,7 @@ class GvisorSandbox:
             if folder_fd >= 0:
                 os.close(folder_fd)
             try:
-                await self._empty(group, name)
+                await remove_group(groups, name, killing=group)
             finally:
                 group.close()
 
@@ -238,24 +231,6 @@ class GvisorSandbox:
         with os.fdopen(os.open("config.json", flags, 0o600, dir_fd=folder_fd), "w") as file:
             json.dump(specification(order, self.owner_uid), file)
         return folder_fd
-
-    async def _empty(self, group: Group, name: str) -> None:
-        """See the last process of a group dead and remove it; a cancellation waits for that."""
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + REMOVE_TIMEOUT_S
-        cancelled: asyncio.CancelledError | None = None
-        while True:
-            group.kill()
-            if self._backend.groups.remove(name):
-                break
-            if loop.time() > deadline_s:
-                raise SystemFailureError(f"the control group {name} cannot be removed")
-            try:
-                await asyncio.sleep(REMOVE_TICK_S)
-            except asyncio.CancelledError as exc:
-                cancelled = exc
-        if cancelled is not None:
-            raise cancelled
 
     def usage(self) -> BoxUsage:
         """Read how full the tmpfs is."""
@@ -270,13 +245,6 @@ class GvisorSandbox:
                 os.close(descriptor)
         self.files_fd = self._place_fd = self._namespace_fd = -1
         self._backend.forget(self)
-
-
-def _join_files(group: Group) -> list[str]:
-    """Return the control files through which a process enters the group."""
-    file = "tasks" if group.version == 1 else "cgroup.procs"
-    folders = (Path(f"/proc/self/fd/{folder}").readlink() for folder in group.folders.values())
-    return [f"{folder}/{file}" for folder in dict.fromkeys(folders)]
 
 
 def _limit(group: Group, order: StageOrder, *, held_bytes: int) -> None:

