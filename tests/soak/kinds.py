@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from textwrap import dedent
 
 from sandbox.languages import LANGUAGES
-from sandbox.request import MIB, ExecutionRequest, Limits, SourceFile
+from sandbox.request import MIB, Dependency, ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus
 from tests.support.programs import BROKEN, EXITS_7, THROWS
 
-__all__ = ["Kind", "kinds_for", "requests"]
+__all__ = ["PACKAGES", "POLICY", "Kind", "kinds_for", "requests"]
 
 S = ExecutionStatus
 FAST = ("python", "php")
+PACKAGES = tuple(f"soaked{number}" for number in range(8))
+"""What the soak's own registry has, one module each."""
+POLICY = "soak"
+"""The egress policy that lets a program reach that registry."""
 SMALL = Limits(memory_bytes=48 * MIB, disk_bytes=4 * MIB, inodes=200, file_size_bytes=2 * MIB, processes=5)
 
 # What the sandbox must take away with it: each leaves something that would outlive an ordinary process.
@@ -69,6 +73,13 @@ LEAVINGS = {
 }
 
 
+REACHES = """
+    import os, urllib.request
+    with urllib.request.urlopen(os.environ["SITE"] + "/hello") as answer:
+        assert answer.read() == b"hello"
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """One kind of request and the statuses that it may end with."""
@@ -81,10 +92,12 @@ class Kind:
     timeout_s: float | None = None
     outputs: Sequence[str] = ()
     cancel_after_s: float | None = None
+    dependencies: Sequence[str] = ()
+    network: str = ""
     weight: int = 1
 
-    def request(self) -> ExecutionRequest:
-        """Build the request."""
+    def request(self, site: str) -> ExecutionRequest:
+        """Build the request; ``site`` is the address that the policy allows."""
         file = SourceFile(path=LANGUAGES[self.language].default_file, content=self.source.encode())
         return ExecutionRequest(
             language=self.language,
@@ -92,6 +105,9 @@ class Kind:
             limits=self.limits,
             timeout_s=self.timeout_s,
             outputs=self.outputs,
+            dependencies=[Dependency(name=name) for name in self.dependencies],
+            network=self.network,
+            env_vars={"SITE": site} if self.network else {},
         )
 
 
@@ -137,6 +153,10 @@ def _of_python() -> Iterator[Kind]:
     yield kind("leaves outputs", "open('out', 'w').write('x')", S.SUCCESS, outputs=("out",), weight=3)
     yield kind("prints a lot", "print('x' * 3_000_000)", S.SUCCESS, weight=2)
     yield kind("kills itself", "import os; os.kill(os.getpid(), 9)", S.SIGNALLED)
+    for package in PACKAGES:
+        yield kind("uses a package", f"import {package}", S.SUCCESS, dependencies=(package,))
+    yield kind("asks for a package that is not there", "", S.DEPENDENCY_ERROR, dependencies=("unheard-of",))
+    yield kind("reaches what a policy allows", REACHES, S.SUCCESS, network=POLICY, weight=2)
     for name, source in LEAVINGS.items():
         yield kind(f"leaves {name}", source, S.SUCCESS, S.SIGNALLED, weight=2)
 

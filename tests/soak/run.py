@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -47,20 +48,24 @@ def soak(
     """Serve ``count`` requests, killing the service ``kills`` times at even distances."""
     outcome, began_s = Outcome(), time.monotonic()
     start = 0
-    for number in range(kills + 1):
-        end = count if number == kills else count * (number + 1) // (kills + 1)
-        command = [
-            *(sys.executable, "-m", "tests.soak.service"),
-            *("--state-dir", str(state_dir), "--backend", backend),
-            *("--count", str(count), "--seed", str(seed), "--start", str(start)),
-        ]
-        served = _serve_until(command, end - start, outcome, is_last=number == kills)
-        outcome.kills += number < kills
-        # What was under way when a service was killed is not asked again: it was answered by a death.
-        start += served + (PLACES if number < kills else 0)
-        say(f"{backend}: {outcome.answered} answered, {outcome.kills} services killed, "
-            f"{len(outcome.wrong)} wrong, {time.monotonic() - began_s:.0f} s")  # fmt: skip
-    outcome.seconds = time.monotonic() - began_s
+    with tempfile.TemporaryDirectory(prefix="soak-layers-") as layers:
+        for number in range(kills + 1):
+            is_last = number == kills
+            end = count if is_last else count * (number + 1) // (kills + 1)
+            command = [
+                *(sys.executable, "-m", "tests.soak.service", "--layers", layers),
+                *("--state-dir", str(state_dir), "--backend", backend),
+                *("--count", str(count), "--seed", str(seed), "--start", str(start)),
+            ]
+            served = _serve_until(command, end - start, outcome, is_last=is_last)
+            outcome.kills += not is_last
+            # What was under way when a service was killed is not asked again: it was answered by a death.
+            start += served + (0 if is_last else PLACES)
+            outcome.seconds = time.monotonic() - began_s
+            say(
+                f"{backend}: {outcome.answered} answered, {outcome.kills} services killed, "
+                f"{len(outcome.wrong)} wrong, {outcome.seconds:.0f} s"
+            )
     return outcome
 
 
