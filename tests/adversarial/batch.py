@@ -16,9 +16,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import h11
-import typing_extensions
-
 from tests.adversarial.attack import Attack
 from tests.adversarial.service import Order, Report
 from tests.conftest import state_dir
@@ -137,8 +134,6 @@ def _home(host: Host) -> Iterator[tuple[str, Path, bool]]:
     with sandbox_for_everyone() as home:
         for name in ("adversarial", "support"):
             shutil.copytree(PROJECT / "tests" / name, home / "tests" / name)
-        shutil.copytree(Path(h11.__file__).parent, home / "h11")
-        shutil.copy(typing_extensions.__file__, home)
         for path in home.rglob("*"):
             path.chmod(0o755 if path.is_dir() or path.name == "bwrap" else 0o644)
         yield "/usr/bin/python3", home, True
