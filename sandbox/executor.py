@@ -11,12 +11,11 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sandbox.backends.backend import Backend, Gateway, OnSample
 from sandbox.bounds import StageBounds
 from sandbox.capacity import Capacity, measure_capacity
-from sandbox.dependencies.installer import Installation, Installed, Installer
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.kernel.files import CollectBounds
 from sandbox.languages import LANGUAGES, Language, Plan
@@ -32,10 +31,13 @@ from sandbox.result import (
     ProcessStats,
     RuntimeUsed,
 )
-from sandbox.sandbox import Surroundings, run_plan
+from sandbox.sandbox import Installed, Surroundings, run_plan
 from sandbox.scheduler import Claim, Scheduler
 from sandbox.tree import LanguageTree, Runtime
 from sandbox.versions import best_match
+
+if TYPE_CHECKING:  # an executor without an installer needs no HTTP library
+    from sandbox.dependencies.installer import Installation, Installer
 
 __all__ = ["CodeExecutor", "Executor", "RunNetwork", "most_claimed_bytes"]
 
@@ -110,7 +112,7 @@ class CodeExecutor:
         networks: Mapping[str, Callable[[], RunNetwork]] | None = None,
         collecting: CollectBounds | None = None,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
-        installer: Installer | None = None,
+        installer: "Installer | None" = None,
     ) -> None:
         self._trees = tuple(trees)
         self._backend = backend
@@ -202,7 +204,7 @@ class CodeExecutor:
 
     async def _installation(
         self, language: Language, request: ExecutionRequest, given: Provision, tree: LanguageTree
-    ) -> Installation | None:
+    ) -> "Installation | None":
         """Say what must be installed for a request; None when nothing must.
 
         Raises:
@@ -220,7 +222,7 @@ class CodeExecutor:
 
     @asynccontextmanager
     async def _installed(
-        self, what: Installation | None, request: ExecutionRequest, around: Surroundings
+        self, what: "Installation | None", request: ExecutionRequest, around: Surroundings
     ) -> AsyncIterator[Installed]:
         """Have the dependencies of a request there; an `Installed` without a stage where it has none."""
         if what is None or self._installer is None:

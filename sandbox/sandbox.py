@@ -50,7 +50,16 @@ from sandbox.result import (
 from sandbox.tree import LanguageTree
 from sandbox.verdict import judge, message_of
 
-__all__ = ["BASE_ENVIRONMENT", "StageRecord", "Surroundings", "fill", "order_of", "run_plan", "run_stage"]
+__all__ = [
+    "BASE_ENVIRONMENT",
+    "Installed",
+    "StageRecord",
+    "Surroundings",
+    "fill",
+    "order_of",
+    "run_plan",
+    "run_stage",
+]
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -95,6 +104,20 @@ class StageRecord:
     outcome: StageOutcome
     status: ExecutionStatus
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """What an installation came to."""
+
+    record: StageRecord | None = None
+    """The install stage; it has cost nothing when the layer was there or another request made it.
+
+    None where there was nothing to install.
+    """
+    mounts: Sequence[Mount] = ()
+    """Shows the layer to the later stages; none when the installation failed."""
+    lock: str = ""
 
 
 @dataclass(slots=True)

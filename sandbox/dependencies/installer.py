@@ -32,11 +32,11 @@ from sandbox.languages.entry import WORK
 from sandbox.languages.language import LAYER, LOCK, InstallPlan, Installs, Provision, RegistryView
 from sandbox.request import ExecutionRequest, Limits
 from sandbox.result import CapturedStream, ExecutionStatus, Guarantees, LimitKind
-from sandbox.sandbox import StageRecord, Surroundings, fill, order_of, run_stage
+from sandbox.sandbox import Installed, StageRecord, Surroundings, fill, order_of, run_stage
 from sandbox.tree import Runtime
 from sandbox.verdict import judge, message_of
 
-__all__ = ["Installation", "Installed", "Installer"]
+__all__ = ["Installation", "Installer"]
 
 KEY_FORMAT = 1
 LOCK_BOUNDS = CollectBounds(files=1, total_bytes=1024 * 1024, depth=1)
@@ -69,20 +69,6 @@ class Installation:
     """When it was asked for, on the monotonic clock."""
     is_there: bool
     """True when a layer of this key was in the store a moment ago: nothing will have to be installed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
-    """What an installation came to."""
-
-    record: StageRecord | None = None
-    """The install stage; it has cost nothing when the layer was there or another request made it.
-
-    None where there was nothing to install.
-    """
-    mounts: Sequence[Mount] = ()
-    """Shows the layer to the later stages; none when the installation failed."""
-    lock: str = ""
 
 
 class Installer:

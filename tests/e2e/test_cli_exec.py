@@ -116,7 +116,8 @@ def test_missing_guarantees_must_be_accepted_by_name(tmp_path: Path) -> None:
         (("--env", "X"), "expected NAME=VALUE"),
         (("--runtime", "2.7"), "2.7"),
         (("--timeout-s", "0"), "not in the range"),
-        (("--timeout-s", "301"), "not in the range"),
+        (("--timeout-s", "86401"), "not in the range"),
+        (("--timeout-s", "301"), "at most 300, received 301"),
         (("--option", "colour=red"), "colour"),
     ],
 )

