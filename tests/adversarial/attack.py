@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandbox.languages import LANGUAGES
-from sandbox.request import ExecutionRequest, Limits, SourceFile
+from sandbox.request import Dependency, ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionResult, ExecutionStatus, LimitKind
+from tests.support.registries import PackageSite
 from tests.support.sandboxes import SMALL
 
 __all__ = ["CALL", "Attack", "Ending", "Outcome", "Without", "calls"]
@@ -50,6 +51,8 @@ class Outcome:
     result: ExecutionResult | None = None
     error: str = ""
     """Name of the exception's class and its message."""
+    then: ExecutionResult | None = None
+    """What became of the program that ran afterwards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,8 @@ class Ending:
     found: bytes | None = None
     """What one of the outputs holds."""
     message: str | None = None
+    then: bytes | None = None
+    """What the program prints that runs afterwards."""
     error: str | None = None
     """The request is refused with an error that begins so; nothing else is looked at then."""
     why: str = ""
@@ -97,6 +102,9 @@ class Ending:
         if self.found is not None:
             assert any(self.found in content for content in found.values()), (found, seen)
         assert self.message is None or self.message in result.error_message, seen
+        if self.then is not None:
+            assert outcome.then is not None, seen
+            assert outcome.then.stdout.data == self.then, (outcome.then.stdout.data, outcome.then.stderr.data)
 
     def statuses(self) -> tuple[ExecutionStatus, ...]:
         """Return every status that is right."""
@@ -137,6 +145,13 @@ class Attack:
     """The run has a way out: a gateway that echoes, on the port `tests.adversarial.guard.GATEWAY_PORT`."""
     network: str = ""
     """The egress policy that is asked for; the operator has one, ``api``, for a host that is nowhere."""
+    dependencies: Sequence[str] = ()
+    """Names of the packages that are asked for."""
+    packages: Callable[[PackageSite], object] | None = None
+    """Puts packages into a registry that only this row has; None where the node installs nothing."""
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+    afterwards: str = ""
+    """A program of somebody else, with the same dependencies, that runs when the attack has ended."""
     has_mount: bool = False
     """A folder of the operator, open to everybody by its modes, shows at ``/opt/shared``."""
     build: Callable[[], ExecutionRequest] | None = None
@@ -147,6 +162,11 @@ class Attack:
         """The name of the row, in tests and in the threat model."""
         name = re.sub(r"[^A-Za-z0-9_.+#]+", "-", self.name).strip("-")
         return name if self.language == "python" else f"{name}-{self.language}"
+
+    @property
+    def needs_tree(self) -> bool:
+        """True when the Python of this machine is not enough."""
+        return self.language != "python" or self.packages is not None
 
     def ending(self, backend: str) -> Ending:
         """Return how it ends on a back end."""
@@ -168,6 +188,8 @@ class Attack:
             options=self.options,
             outputs=self.outputs,
             network=self.network,
+            dependencies=[Dependency(name=name) for name in self.dependencies],
+            env_vars=self.env_vars,
         )
 
 

@@ -28,6 +28,7 @@ TITLES = {
     "compilers": "Compilers",
     "languages": "The same in other languages",
     "requests": "Requests",
+    "packages": "Packages that a program depends on",
 }
 
 

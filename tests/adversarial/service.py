@@ -29,19 +29,21 @@ from pathlib import Path
 from sandbox.backends.backend import Backend, Mount, Sandbox
 from sandbox.backends.gvisor import GvisorBackend
 from sandbox.bounds import StageBounds
+from sandbox.dependencies.installer import Installer
 from sandbox.egress.policy import EgressPolicy
 from sandbox.egress.proxy import EgressProxy
 from sandbox.errors import SandboxError
 from sandbox.executor import CodeExecutor
 from sandbox.request import Limits
-from sandbox.result import ExecutionResult, ExecutionStatus, Guarantees
+from sandbox.result import ExecutionStatus, Guarantees
 from sandbox.rootfs import find_tree
 from sandbox.tree import LanguageTree
 from tests.adversarial.attack import Attack, Outcome
 from tests.adversarial.guard import ABSTRACT_NAME, GATEWAY_PORT, GUARD, INTACT
+from tests.adversarial.installing import INSTALLING, installing
 from tests.adversarial.table import ALL
 from tests.support.sandboxes import SMALL, host_python, python_request
-from tests.support.walls import POLICY, Refitted, leave_out_rules, open_bwrap, open_slot
+from tests.support.walls import POLICY, Refitted, leave_out_rules, loosened, open_bwrap, open_slot
 
 __all__ = ["BACKENDS", "Health", "Order", "Report"]
 
@@ -148,10 +150,11 @@ class Watched:
 class Service:
     """One service for one batch."""
 
-    def __init__(self, order: Order, backend: Backend, shared: Path) -> None:
+    def __init__(self, order: Order, backend: Backend, folder: Path) -> None:
         self._order = order
         self._backend = backend
-        self._mount = Mount(source=shared, target="/opt/shared")
+        self._folder = folder
+        self._mount = Mount(source=_shared_folder(folder), target="/opt/shared")
         self._host, self._tree = host_python(), find_tree(Path(order.state_dir))
         self._rows = {row.key: row for row in ALL}
         self._places = asyncio.Semaphore(PLACES)
@@ -193,15 +196,20 @@ class Service:
         )
         return Report(outcomes=outcomes, seconds=self._seconds, health=health, pid=os.getpid())
 
-    def _executor(self, limits: Limits, tree: LanguageTree, backend: Backend) -> CodeExecutor:
+    def _executor(
+        self, limits: Limits, tree: LanguageTree, backend: Backend, installer: Installer | None = None
+    ) -> CodeExecutor:
         """Make an executor of the one back end; it is not closed, for that would close the back end."""
         compiling = StageBounds().compile
         compiling = replace(compiling, wall_time_s=limits.wall_time_s, cpu_time_s=limits.cpu_time_s)
         return CodeExecutor(
             [tree],
             backend,
-            bounds=StageBounds(run=limits, compile=compiling),
+            bounds=StageBounds(
+                run=limits, compile=compiling, install=loosened(INSTALLING, self._order.walls)
+            ),
             networks={"api": partial(EgressProxy, self._policy())},
+            installer=installer,
         )
 
     def _policy(self) -> EgressPolicy:
@@ -215,22 +223,31 @@ class Service:
             began_s = time.monotonic()
             try:
                 async with asyncio.timeout(ATTACK_TIMEOUT_S):
-                    return Outcome(result=await self._execute(row))
+                    return await self._execute(row)
             except (SandboxError, ValueError, TypeError, TimeoutError) as exc:
                 return Outcome(error=f"{type(exc).__name__}: {exc}")
             finally:
                 self._seconds[key] = time.monotonic() - began_s
 
-    async def _execute(self, row: Attack) -> ExecutionResult:
+    async def _execute(self, row: Attack) -> Outcome:
         limits = row.bounds(row.ending(self._order.backend))
-        tree = self._host if row.language == "python" else self._tree
+        tree = self._tree if row.needs_tree else self._host
         assert tree is not None, "the language tree is missing"
         backend = self._backend
         if row.has_gateway or row.has_mount:
             gateway, mounts = Echo() if row.has_gateway else None, [self._mount] if row.has_mount else []
             backend = Refitted(backend, gateway=gateway, mounts=mounts)
-        executor = self._executor(limits, tree, backend)
-        return await executor.execute(row.request(self._words))
+        if row.packages is None:
+            executor = self._executor(limits, tree, backend)
+            return Outcome(result=await executor.execute(row.request(self._words)))
+        async with installing(row.packages, self._folder) as (installer, port):
+            executor = self._executor(limits, tree, backend, installer)
+            request = row.request({**self._words, "registry": port})
+            result, then = await executor.execute(request), None
+            if row.afterwards:
+                file = replace(request.files[0], content=row.afterwards.encode())
+                then = await executor.execute(replace(request, files=[file], caller="somebody-else"))
+            return Outcome(result=result, then=then)
 
     async def _guard(self, watched: Watched) -> str:
         executor = self._executor(GUARD_LIMITS, self._host, watched)
@@ -330,7 +347,7 @@ async def _run(order: Order) -> Report:
         backend: Backend = BACKENDS[order.backend](order.walls, range(*order.uids), Path(folder))
         backend = Refitted(backend, order.walls)
         try:
-            return await Service(order, backend, _shared_folder(Path(folder))).serve()
+            return await Service(order, backend, Path(folder)).serve()
         finally:
             await backend.aclose()
 

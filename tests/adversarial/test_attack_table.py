@@ -17,9 +17,9 @@ MEMORY_BYTES = 64 * 1024 * 1024
 THREADS = 40
 
 
-def marks(host: Host, attack: Attack | None = None) -> list[pytest.MarkDecorator]:
-    """Return what the machine must serve."""
-    needed = [host.marker] if attack is None or attack.language == "python" else [host.marker, "tree"]
+def marks(host: Host, *attacks: Attack) -> list[pytest.MarkDecorator]:
+    """Return what the machine must serve for any of the attacks."""
+    needed = [host.marker, "tree"] if all(attack.needs_tree for attack in attacks) else [host.marker]
     return [getattr(pytest.mark, name) for name in needed]
 
 
@@ -38,7 +38,7 @@ CONTROLS = [
     and set(attack.without.walls) <= known_walls(host.name)
 ]
 BATCHES = [
-    pytest.param(theme, host, id=f"{theme}-{host.name}", marks=marks(host))
+    pytest.param(theme, host, id=f"{theme}-{host.name}", marks=marks(host, *rows))
     for theme, rows in THEMES.items()
     for host in HOSTS
     if any(map(host.rows, rows))

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import io
 import json
+import stat
 import tarfile
 import zipfile
 from collections import Counter
@@ -90,10 +91,16 @@ class PackageSite:
         self.files[path] = (content, headers)
 
     def add_wheel(
-        self, name: str, version: str, files: Mapping[str, str | bytes], *, requires: tuple[str, ...] = ()
+        self,
+        name: str,
+        version: str,
+        files: Mapping[str, str | bytes],
+        *,
+        requires: tuple[str, ...] = (),
+        links: Mapping[str, str] | None = None,
     ) -> str:
         """Add a wheel, and return the path of its archive."""
-        content = wheel(name, version, files, requires=requires)
+        content = wheel(name, version, files, requires=requires, links=links)
         path = f"/files/{name}-{version}-py3-none-any.whl"
         self.put(path, content)
         self._list_file(name, path, hashlib.sha256(content).hexdigest())
@@ -105,13 +112,14 @@ class PackageSite:
         link = f'<a href="../..{path}#sha256={digest}">{file}</a>\n'
         self.put(f"/simple/{name}/", page + link.encode(), Content_Type="text/html")
 
-    def add_source(self, name: str, version: str, setup: str) -> None:
-        """Add a source package of Python, which would run ``setup``."""
+    def add_source(self, name: str, version: str, setup: str, files: Mapping[str, str] | None = None) -> None:
+        """Add a source package of Python, which would run ``setup``, or what else ``files`` say."""
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w:gz") as archive:
             for path, text in {
                 "setup.py": setup,
                 "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+                **(files or {}),
             }.items():
                 _add(archive, f"{name}-{version}/{path}", text.encode())
         path = f"/files/{name}-{version}.tar.gz"
@@ -213,7 +221,12 @@ class PackageSite:
 
 
 def wheel(
-    name: str, version: str, files: Mapping[str, str | bytes], *, requires: tuple[str, ...] = ()
+    name: str,
+    version: str,
+    files: Mapping[str, str | bytes],
+    *,
+    requires: tuple[str, ...] = (),
+    links: Mapping[str, str] | None = None,
 ) -> bytes:
     """Return the archive of a pure Python package."""
     info = f"{name}-{version}.dist-info"
@@ -223,8 +236,8 @@ def wheel(
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    record = "".join(f"{path},,\n" for path in (*contents, f"{info}/RECORD"))
-    return _zip({**contents, f"{info}/RECORD": record})
+    record = "".join(f"{path},,\n" for path in (*contents, *(links or {}), f"{info}/RECORD"))
+    return _zip({**contents, f"{info}/RECORD": record}, links)
 
 
 def npm_archive(files: Mapping[str, str], links: Mapping[str, str] | None = None) -> bytes:
@@ -246,9 +259,13 @@ def _add(archive: tarfile.TarFile, path: str, content: bytes) -> None:
     archive.addfile(entry, io.BytesIO(content))
 
 
-def _zip(files: Mapping[str, str | bytes]) -> bytes:
+def _zip(files: Mapping[str, str | bytes], links: Mapping[str, str] | None = None) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, content in files.items():
             archive.writestr(path, content)
+        for path, target in (links or {}).items():
+            entry = zipfile.ZipInfo(path)
+            entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16  # made on Unix: a link
+            archive.writestr(entry, target)
     return out.getvalue()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 
 from sandbox.backends.backend import (
     Backend,
@@ -25,6 +26,7 @@ from sandbox.backends.backend import (
 from sandbox.backends.bubblewrap import BubblewrapBackend
 from sandbox.backends.slot import SlotBackend
 from sandbox.kernel import files, seccomp
+from sandbox.languages import npm_packages, python
 from sandbox.request import Limits
 from sandbox.result import Guarantees
 from sandbox.tree import LanguageTree
@@ -137,10 +139,19 @@ def _follow_links() -> None:
     files.READ_FLAGS &= ~files.os.O_NOFOLLOW  # type: ignore[misc]
 
 
+def _without_option(language: ModuleType, option: str) -> None:
+    assert option in language.INSTALL, f"{language} has no {option} any more: the control run proves nothing"
+    language.INSTALL = language.INSTALL.replace(option, "")  # type: ignore[attr-defined]
+
+
 POLICY = "egress policy"
 """The wall that is a policy of the operator's: left out, it names a port of the service."""
 
-RULES: Mapping[str, Callable[[], None]] = {"rules of collection": _follow_links}
+RULES: Mapping[str, Callable[[], None]] = {
+    "rules of collection": _follow_links,
+    "rule of wheels only": lambda: _without_option(python, "--no-build "),
+    "ban on install scripts": lambda: _without_option(npm_packages, "--ignore-scripts "),
+}
 """Name of a wall in the service's own process to what leaves it out."""
 
 

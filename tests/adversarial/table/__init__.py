@@ -19,6 +19,7 @@ from tests.adversarial.table import (
     kernel,
     languages,
     network,
+    packages,
     processes,
     requests,
 )
@@ -38,6 +39,7 @@ _WRITTEN: Mapping[str, Sequence[Attack]] = {
     "compilers": compilers.ROWS,
     "languages": languages.ROWS,
     "requests": requests.ROWS,
+    "packages": packages.ROWS,
 }
 
 
