@@ -60,7 +60,7 @@ def message_of(status: ExecutionStatus, order: StageOrder, outcome: StageOutcome
         ExecutionStatus.DEPENDENCY_ERROR: f"the installer ended with {ending}; stderr holds its output",
         ExecutionStatus.TIMEOUT: f"killed after {limits.wall_time_s:g} s of wall time",
         ExecutionStatus.CPU_LIMIT: f"used more than {limits.cpu_time_s:g} s of CPU time",
-        ExecutionStatus.MEMORY_LIMIT: f"used more than {limits.memory_bytes / MIB:g} MiB of memory",
+        ExecutionStatus.MEMORY_LIMIT: f"used more than {_amount(limits.memory_bytes)} of memory",
         ExecutionStatus.DISK_LIMIT: (
             f"ended with {ending} after the disk quota was used up "
             f"({limits.disk_bytes} bytes, {limits.inodes} files and folders)"
@@ -70,6 +70,10 @@ def message_of(status: ExecutionStatus, order: StageOrder, outcome: StageOutcome
     }
     sentence = sentences[status]
     return f"{order.name}: {sentence}" if sentence else ""
+
+
+def _amount(count: int) -> str:
+    return f"{count} bytes" if count % MIB else f"{count // MIB} MiB"
 
 
 def _ending(outcome: StageOutcome) -> str:

@@ -145,6 +145,15 @@ async def test_limit_that_ended_a_stage_is_the_status(stage: str, kind: LimitKin
     assert result.error_message.startswith(f"{stage}: ")
 
 
+@pytest.mark.parametrize(("memory_bytes", "amount"), [(64 << 20, "64 MiB"), (1000, "1000 bytes")])
+async def test_message_names_the_memory_limit_as_it_was_set(memory_bytes: int, amount: str) -> None:
+    """A limit that is no whole number of MiB is named in bytes, never rounded."""
+    killed = fake_outcome(exit_code=None, killed_for=LimitKind.MEMORY)
+    backend = FakeBackend(by_stage(compile=fake_outcome(), run=killed))
+    result = await an_executor(backend).execute(a_request(limits=Limits(memory_bytes=memory_bytes)))
+    assert result.error_message == f"run: used more than {amount} of memory"
+
+
 @pytest.mark.parametrize(
     ("hits", "status"),
     [
