@@ -91,7 +91,7 @@ class Health:
     wrong_answers: Sequence[str]
     worst_answer_s: float
     worst_lag_s: float
-    """The longest that the event loop of the service did not come round."""
+    """The longest that the event loop of the service did not come round though the machine let it run."""
     descriptors: Sequence[str]
     """What is open that was not before."""
     memory_bytes: int
@@ -272,9 +272,9 @@ class Service:
 
     async def _watch_lag(self) -> None:
         while True:
-            began_s = time.monotonic()
+            began_s = time.monotonic() - _run_delay_s()
             await asyncio.sleep(LAG_PAUSE_S)
-            self._lag_s = max(self._lag_s, time.monotonic() - began_s - LAG_PAUSE_S)
+            self._lag_s = max(self._lag_s, time.monotonic() - _run_delay_s() - began_s - LAG_PAUSE_S)
 
 
 async def _guard_box(watched: Watched, guard: asyncio.Task[str]) -> int:
@@ -304,6 +304,11 @@ def _listeners() -> Iterator[Mapping[str, str]]:
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
         }
+
+
+def _run_delay_s() -> float:
+    """Return how long the main thread has waited, ready to run, for a processor."""
+    return int(Path(f"/proc/self/task/{os.getpid()}/schedstat").read_text().split()[1]) / 1e9
 
 
 def _own_state() -> tuple[Counter[str], int, int]:

@@ -255,10 +255,11 @@ async def test_clients_do_not_wait_for_each_other() -> None:
         asyncio.TaskGroup() as group,
     ):
         work = group.create_task(busy.call("evm_mine", {"blocks": 500}))
-        await asyncio.sleep(0.05)
-        assert (await idle.send("{"))["error"]["code"] == -32700
-        assert not work.done()
-        await work
+        answered = 0
+        while not work.done():
+            assert (await idle.send("{"))["error"]["code"] == -32700
+            answered += 1
+        assert answered >= 5  # one or two, perhaps, before the machine is busy
 
 
 async def test_typed_data_and_messages_are_signed_for_unlocked_accounts() -> None:
