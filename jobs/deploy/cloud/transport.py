@@ -1,11 +1,11 @@
-"""Carries one request to the cloud and one bounded answer back, and turns whatever happens into an error of ours.
+"""Carries a request to the cloud and a bounded answer back; whatever happens else is an error of ours.
 
 Invariant: the API key goes only to the base URL's host: redirects are not followed, and it stands in no
 ``repr``, log line or error. An answer is read up to a limit, however much is sent.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
 
@@ -106,7 +106,7 @@ class CloudTransport:
                 yield pieces
 
     async def fetch(self, url: str, *, query: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """Yield the pieces of what a machine itself serves, at a URL that the cloud named; the key is not sent."""
+        """Yield what a machine itself serves at a URL that the cloud named; the key is not sent."""
         request = f"GET {httpx.URL(url).host}"
         parsed = httpx.URL(url).copy_merge_params(query)
         if parsed.scheme != "https" and parsed.host not in _LOOPBACK:
@@ -135,11 +135,10 @@ class CloudTransport:
             "Accept-Encoding": "identity",  # a bound on the bytes received is then one on those kept
         }
         request = f"{method} {path}"
-        content = {} if body is None else {"json": body}
         async with (
             _translated(request),
             self._http.stream(
-                method, self._base_url + path, headers=headers, params=query, **content
+                method, self._base_url + path, headers=headers, params=query, json=body
             ) as response,
         ):
             await self._refuse(response, request)
@@ -182,7 +181,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-async def _pieces(response: httpx.Response, request: str) -> AsyncIterator[bytes]:
+async def _pieces(response: httpx.Response, request: str) -> AsyncGenerator[bytes, None]:
     async with _translated(request):
         async for piece in response.aiter_raw():
             yield piece
