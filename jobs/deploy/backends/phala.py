@@ -95,7 +95,7 @@ class _Provisioning:
         answer = await self._client.provision(body)
         if not answer.app_id:
             raise CloudProtocolError(
-                Complaint(request="POST /cvms/provision", text="the answer names no app id")
+                Complaint(request="POST /cvms/provision", text="no app id in the answer")
             )
         return provision_of(answer, await _stated_key(self._client, answer))
 
@@ -160,9 +160,7 @@ def _must_be_among(wanted: str, offered: Sequence[str], what: str) -> None:
     if wanted not in offered:
         shown = ", ".join(dict.fromkeys(offered)) or "none at all"
         raise UnknownChoiceError(
-            Complaint(
-                request=f"looking up the {what}", text=f"there is no {what} {wanted!r}; offered: {shown}"
-            )
+            Complaint(request=f"looking up the {what}", text=f"no {what} {wanted!r}; offered: {shown}")
         )
 
 
@@ -180,9 +178,7 @@ async def _stated_key(client: CloudClient, answer: Provisioned) -> PublicKey | N
     # SECURITY: two calls, one key (test_two_different_public_keys_stop_the_deployment).
     if told is not None and hex_bytes(told, 32, "the public key") != key.key:
         raise CloudProtocolError(
-            Complaint(
-                request="POST /cvms/provision", text="the answer's public key is not the one of its KMS"
-            )
+            Complaint(request="POST /cvms/provision", text="the answer's key is not its KMS's")
         )
     return key
 
@@ -240,10 +236,11 @@ class _Observation:
             async with aclosing(self._changes(machine, target)) as states:
                 async for state in states:
                     now = moved(seen, state)
-                    if now != seen:
+                    is_over = now.state in (target, MachineState.FAILED)
+                    if is_over or now != seen:
                         yield now
                     seen = now
-                    if now.state in (target, MachineState.FAILED):
+                    if is_over:
                         return
             await self._client.retrier.pause(self._poll_s)
 

@@ -83,9 +83,7 @@ def hex_bytes(text: str, length: int, what: str) -> bytes:
     except ValueError:
         value = b""
     if len(value) != length:
-        raise CloudProtocolError(
-            Complaint(request=what, text=f"expected {length} bytes in hexadecimal digits")
-        )
+        raise CloudProtocolError(Complaint(request=what, text=f"not {length} bytes in hexadecimal"))
     return value
 
 
@@ -99,9 +97,7 @@ def app_id_of(text: str | None) -> str:
         return ""
     found = _APP_ID.fullmatch(text)
     if found is None:
-        raise CloudProtocolError(
-            Complaint(request="an app id", text=f"{text[:64]!r} is not 40 hexadecimal digits")
-        )
+        raise CloudProtocolError(Complaint(request="an app id", text=f"{text[:64]!r} is not 40 digits"))
     return found[1].lower()
 
 
@@ -151,7 +147,7 @@ def machine_of(cvm: Cvm) -> Machine:
     return Machine(
         id=ref,
         name=cvm.name or "",
-        app_id=app_id_of(cvm.app_id or (inner and inner.app_id)),
+        app_id=app_id_of(cvm.app_id or (inner.app_id if inner else None)),
         instance_id=cvm.instance_id or (inner and inner.instance_id) or "",
         state=MachineState.FAILED if error else _STATES.get(cvm.status.lower(), MachineState.UNKNOWN),
         said=error or cvm.status,
@@ -274,3 +270,7 @@ def _der_of(certificate: Certificate) -> bytes:
         raise CloudProtocolError(
             Complaint(request="the attestation", text="the certificate is not PEM")
         ) from exc
+
+
+def _bad_proof(text: str) -> CloudProtocolError:
+    return CloudProtocolError(Complaint(request="the attestation", text=text))
