@@ -1,9 +1,9 @@
 """Seals environment variables so that only one application's CVM can read them.
 
-The wire format is the guest's: ``ephemeral public key[32] || iv[12] || AES-256-GCM ciphertext || tag[16]``. The
-key is the X25519 secret itself (no derivation, no associated data); the plaintext is compact JSON in UTF-8,
-``{"env":[{"key":...,"value":...}, ...]}``, in the order given. Sealing hides the variables; it does not say who
-sealed them: anyone who knows the app id can ask for the public key and seal others.
+The wire format is the guest's: ``ephemeral public key[32] || iv[12] || AES-256-GCM ciphertext || tag[16]``.
+The key is the X25519 secret itself (no derivation, no associated data); the plaintext is compact JSON in
+UTF-8, ``{"env":[{"key":...,"value":...}, ...]}``, in the order given. Sealing hides the variables; it does
+not say who sealed them: anyone who knows the app id can ask for the public key and seal others.
 
 Invariant: a value leaves this module only as ciphertext, or as the ``value`` of a :class:`SecretVariable`;
 never in an error, a ``repr``, a pickle, or a local variable of a frame that raises.

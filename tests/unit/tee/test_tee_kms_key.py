@@ -123,7 +123,7 @@ def test_a_timestamp_cannot_be_left_out():
         {"timestamp_s": -1, "now_s": NOW},
         {"timestamp_s": 2**64, "now_s": NOW},
     ],
-    ids=lambda changes: min(changes),
+    ids=min,
 )
 def test_malformed_statements_are_refused(changes):
     """Wrong lengths, impossible signatures and an empty list of pins are errors of attestation."""
