@@ -92,7 +92,7 @@ class DeploymentRecord:
     machine_id: str = ""
     instance_id: str = ""
     endpoints: tuple[str, ...] = ()
-    placement: Placement = Placement()
+    placement: Placement = field(default_factory=Placement)
     os_image_hash: str = ""
     price: str = ""
     idempotency_key: str = ""
@@ -103,7 +103,7 @@ class DeploymentRecord:
     updated_at_s: float = 0.0
     attestation: str = ""
     """The digest of the verified attestation."""
-    checks: tuple[str, ...] = field(default=())
+    checks: tuple[str, ...] = ()
     """What was checked, and what was left open, in words."""
     is_verification_waived: bool = False
     """Somebody asked by name not to verify."""
@@ -122,7 +122,9 @@ class DeploymentRecord:
         content = parse_json(text)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"expected a deployment's record of format {FORMAT}")
-        known: dict[str, Any] = {each.name: content[each.name] for each in fields(cls) if each.name in content}
+        known: dict[str, Any] = {
+            each.name: content[each.name] for each in fields(cls) if each.name in content
+        }
         try:
             known["stage"] = Stage(known["stage"])
             known["placement"] = Placement(**known.get("placement") or {})

@@ -49,7 +49,7 @@ class KmsTrust:
             )
         believed = frozenset(self.pinned) or self._remembered(stated.kms)
         if not believed:
-            believed = {self._believe(app_id, stated)}
+            believed = frozenset({self._believe(app_id, stated)})
         return verify_public_key(
             app_id=bytes.fromhex(app_id),
             public_key=stated.key,
@@ -72,8 +72,8 @@ class KmsTrust:
         known[stated.kms] = signer.hex()
         self._write(known)
         self.announce(
-            f"KMS key {signer.hex()} of {stated.kms or 'the place'} is trusted from now on, because it is the "
-            f"first that was seen; compare it, and pin it with --kms-key. Recorded in {self.remembered}"
+            f"KMS key {signer.hex()} of {stated.kms or 'the place'} is trusted from now on, as the first "
+            f"that was seen; compare it, and pin it with --kms-key. Recorded in {self.remembered}"
         )
         return signer
 
