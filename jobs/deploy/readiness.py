@@ -11,7 +11,7 @@ from typing import ClassVar
 from jobs.deploy.backends.backend import Container, Health, Machine, MachineState, Observation
 from jobs.deploy.errors import DeployError
 
-__all__ = ["ApplicationFailedError", "NotReadyError", "wait_until_ready"]
+__all__ = ["LOOK_S", "ApplicationFailedError", "NotReadyError", "wait_until_ready"]
 
 LOOK_S = 1.0
 STEADY_LOOKS = 2
@@ -79,6 +79,7 @@ class _Progress:
 
 
 async def _running(observation: Observation, progress: _Progress) -> None:
+    progress.see(f"machine {progress.machine.state}")
     async with aclosing(observation.watch(progress.machine, MachineState.RUNNING)) as states:  # type: ignore[type-var]
         async for machine in states:
             progress.machine = machine
