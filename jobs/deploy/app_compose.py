@@ -2,9 +2,9 @@
 
 Invariant: the same application always gives the same bytes, and whoever needs the bytes later takes those.
 
-The form is dstack's own normal form: keys sorted, no spaces, UTF-8 as it is, no number but integers. It is what
-dstack's libraries hash; how the cloud serialises the object that it is sent is not documented, so the hash that
-it answers is compared with ours before anything is created.
+The form is dstack's own normal form: keys sorted, no spaces, UTF-8 as it is, no number but integers. It is
+what dstack's libraries hash; how the cloud serialises the object that it is sent is not documented, so the hash
+that it answers is compared with ours before anything is created.
 """
 
 import hashlib
@@ -57,8 +57,8 @@ class AppCompose:
     def __post_init__(self) -> None:
         if len(self.name) not in _NAME_LENGTHS or _NAME.fullmatch(self.name) is None:
             raise AppComposeError(
-                f"name: expected 5 to 63 letters, digits and single hyphens, a letter first and no hyphen last; "
-                f"received {self.name[:80]!r}"
+                "name: expected 5 to 63 letters, digits and single hyphens, a letter first and no hyphen "
+                f"last; received {self.name[:80]!r}"
             )
         size = len(self.docker_compose_file.encode()) + len(self.pre_launch_script.encode())
         if size > MAX_SCRIPTS_BYTES:
