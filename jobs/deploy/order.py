@@ -4,7 +4,6 @@ Invariant: no value of a variable passes here, only names and ciphertext. The ke
 same request; every action on it may be repeated, after a crash too, and then has the same outcome.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,13 +22,15 @@ class Order:
     """An application that somebody on the chain wants to be deployed."""
 
     key: str
-    """Names this order: 64 hexadecimal digits, a digest of chain, contract, service, call, inputs and caller."""
+    """Names this order: 64 hexadecimal digits, a digest of the call, its inputs and its caller."""
     name: str
     """Of the application, as its caller chose it: it stands in app-compose.json. Two orders may share it."""
     compose: str
     """The compose text, byte for byte as it is measured."""
     names: tuple[str, ...] = ()
     """Of the variables that may be sealed, in the order in which they were given."""
+    volumes: tuple[str, ...] = ()
+    """Named volumes whose content must last: the compose text must declare each of them."""
     placement: Placement = field(default_factory=Placement)
     public_logs: bool = False
     public_sysinfo: bool = False
@@ -62,8 +63,10 @@ class Deployed:
     """40 hexadecimal digits, or empty where the application has none."""
     endpoint: str = ""
     """The URL at which the application answers; empty if it publishes nothing."""
-    attestation: bytes = field(repr=False)
-    """The evidence that was verified, as one document that others can verify again; its SHA-256 goes on chain."""
+    attestation_digest: bytes
+    """Names the attestation that was verified, 32 bytes."""
+    evidence: bytes = field(default=b"", repr=False)
+    """What was verified, as one document that others can verify again; empty to keep none."""
 
 
 class Deployer(Protocol):
