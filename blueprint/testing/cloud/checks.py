@@ -60,7 +60,9 @@ async def read_object(request: web.Request) -> dict[str, JsonValue]:
     return value
 
 
-def demand(body: Mapping[str, JsonValue], kinds: Mapping[str, str], *, required: tuple[str, ...] = ()) -> None:
+def demand(
+    body: Mapping[str, JsonValue], kinds: Mapping[str, str], *, required: tuple[str, ...] = ()
+) -> None:
     """Check the types of members that are there, and that those are there that must be."""
     for name in required:
         if body.get(name) is None:

@@ -88,7 +88,11 @@ class FakeCloud:
         self._faults.setdefault((method, path), []).extend([fault] * times)
 
     async def __aenter__(self) -> Self:
-        app = web.Application(middlewares=[web.middleware(self._guard)], client_max_size=2**20)
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
+        app = web.Application(middlewares=[guard], client_max_size=2**20)
         for method, path, handler in self._routes():
             app.router.add_route(method, _PREFIX + path, handler)
         app.router.add_get("/logs/{id}/{service}", self._log)
@@ -114,6 +118,7 @@ class FakeCloud:
             ("GET", "/teepods/available", self._nodes),
             ("GET", "/instance-types", self._sizes),
             ("GET", "/apps", self._apps),
+            ("POST", "/status/batch", self._statuses),
             ("GET", "/kms", self._kms),
             ("GET", "/kms/{kms}/pubkey/{app_id}", self._public_key),
             ("POST", "/cvms/provision", self._provision),
@@ -132,7 +137,10 @@ class FakeCloud:
             ("PATCH", f"{one}/envs", self._envs),
             ("PATCH", f"{one}/resources", self._resources),
             ("POST", f"{one}/replicas", self._replicate),
-            *((("POST", f"{one}/{action}", self._act)) for action in ("start", "stop", "shutdown", "restart")),
+            *(
+                (("POST", f"{one}/{action}", self._act))
+                for action in ("start", "stop", "shutdown", "restart")
+            ),
         ]
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -229,7 +237,9 @@ class FakeCloud:
         if request.match_info["kms"] not in ("phala", "kms_1"):
             raise Refusal(refusal(404, "no such KMS", code="ERR-02-011"))
         if len(digits) != 40 or not all(digit in "0123456789abcdef" for digit in digits):  # noqa: PLR2004
-            raise Refusal(refusal(422, [{"loc": ["path", "app_id"], "msg": "40 digits", "type": "value_error"}]))
+            raise Refusal(
+                refusal(422, [{"loc": ["path", "app_id"], "msg": "40 digits", "type": "value_error"}])
+            )
         app_id = bytes.fromhex(digits)
         told = {
             "public_key": self.kms.env_public_key(app_id).hex(),
@@ -244,7 +254,9 @@ class FakeCloud:
         name, compose = demand_name(body.get("name")), demand_compose(body.get("compose_file"))
         self._check_choices(body)
         size = {member: body[member] for member in kinds if member in body}
-        prepared = self._prepare(name, secrets.token_hex(20), {**compose, "name": compose.get("name", "")}, size)
+        prepared = self._prepare(
+            name, secrets.token_hex(20), {**compose, "name": compose.get("name", "")}, size
+        )
         app_id = bytes.fromhex(prepared.app_id)
         told = {
             "app_id": prepared.app_id,
@@ -336,6 +348,20 @@ class FakeCloud:
         }
         return web.json_response(told)
 
+    async def _statuses(self, request: web.Request) -> web.Response:
+        wanted = (await read_object(request)).get("vm_uuids")
+        refs = wanted if isinstance(wanted, list) else []
+        told = {
+            machine.vm_uuid: {
+                "vm_uuid": machine.vm_uuid,
+                "status": machine.status,
+                "in_progress": machine.status == "starting",
+            }
+            for machine in self.machines
+            if machine.vm_uuid in refs
+        }
+        return web.json_response(told)
+
     async def _get(self, request: web.Request) -> web.Response:
         return web.json_response(machine_view(self._find(request), _version(request)))
 
@@ -424,7 +450,13 @@ class FakeCloud:
 
     async def _patch(self, request: web.Request) -> web.Response:
         machine, body = self._find(request), await read_object(request)
-        members = ("docker_compose_file", "pre_launch_script", "allowed_envs", "public_logs", "public_sysinfo")
+        members = (
+            "docker_compose_file",
+            "pre_launch_script",
+            "allowed_envs",
+            "public_logs",
+            "public_sysinfo",
+        )
         changed = {name: body[name] for name in members if name in body}
         old, sealed = machine.prepared, _sealed(body)
         compose = demand_compose({**old.compose, **changed})
@@ -457,7 +489,7 @@ def _begun() -> dict[str, JsonValue]:
 
 
 def _sealed(body: dict[str, JsonValue]) -> bytes | None:
-    """Return the sealed variables of a request, which must be lower-case digits of a size that the guest reads."""
+    """Return a request's sealed variables: lower-case digits, no more than the guest reads."""
     digits = body.get("encrypted_env")
     if digits is None:
         return None
@@ -467,6 +499,12 @@ def _sealed(body: dict[str, JsonValue]) -> bytes | None:
     except ValueError:
         sealed = b""
     if not sealed or len(sealed) > _MAX_SEALED_BYTES:
-        told = [{"loc": ["body", "encrypted_env"], "msg": "hexadecimal digits, at most 256 KiB", "type": "value_error"}]
+        told = [
+            {
+                "loc": ["body", "encrypted_env"],
+                "msg": "hexadecimal digits, at most 256 KiB",
+                "type": "value_error",
+            }
+        ]
         raise Refusal(refusal(422, told))
     return sealed

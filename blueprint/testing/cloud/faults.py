@@ -47,8 +47,9 @@ class Fault:
             return web.Response(body=self.body, content_type="application/json", headers=self.headers)
         if self.is_cut and isinstance(answer, web.Response) and request.transport is not None:
             content = answer.body if isinstance(answer.body, bytes) else b""
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content) + 9}\r\n\r\n"
-            request.transport.write(head.encode() + content[: len(content) // 2])
+            kind = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            length = f"Content-Length: {len(content) + 9}\r\n\r\n".encode()
+            request.transport.write(kind + length + content[: len(content) // 2])
             request.transport.close()
         return answer
 

@@ -1,6 +1,6 @@
 """A machine of the fake cloud: what it was given, and the simulated guest that boots it.
 
-Invariant: the guest is booted from the bytes and the ciphertext that the cloud holds, by the guest's own rules.
+Invariant: the guest boots from the bytes and the ciphertext that the cloud holds, by the guest's own rules.
 """
 
 import re

@@ -3,7 +3,6 @@
 Invariant: a member has the type that the cloud's public SDK demands of it in that version.
 """
 
-
 from blueprint.foreign_json import JsonValue
 from blueprint.testing.cloud.machine import FakeMachine
 

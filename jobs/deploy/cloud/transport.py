@@ -153,7 +153,8 @@ class CloudTransport:
             raise CloudProtocolError(
                 _complaint(request, response, "the answer leads elsewhere, where the key must not go")
             )
-        content = await _read(response, _ERROR_MAX_BYTES, request, is_cut=True)
+        is_plain = response.headers.get("content-encoding", "identity") == "identity"
+        content = await _read(response, _ERROR_MAX_BYTES, request, is_cut=True) if is_plain else b""
         raise _refusal(request, response, content, now_s=self._wall_clock())
 
 
@@ -183,14 +184,14 @@ def _reason(error: Exception) -> str:
 
 async def _pieces(response: httpx.Response, request: str) -> AsyncGenerator[bytes, None]:
     async with _translated(request):
-        async for piece in response.aiter_raw():
+        async for piece in response.aiter_bytes():
             yield piece
 
 
 async def _read(response: httpx.Response, max_bytes: int, request: str, *, is_cut: bool = False) -> bytes:
     """Read an answer up to a limit; beyond it, cut it or raise."""
     content = bytearray()
-    async for piece in response.aiter_raw():
+    async for piece in response.aiter_bytes():
         content += piece
         if len(content) > max_bytes:
             if is_cut:
