@@ -52,8 +52,8 @@ class PreparationLostError(DeployError):
 
 
 class ApplicationFailedError(DeployError):
-    """A container of the application ended, or its health check says no."""
+    """The machine does not boot, or a container of it ended or is unhealthy."""
 
 
 class NotReadyError(DeployError):
-    """The application is not healthy at the end of its time."""
+    """The application was not up in its time; it may still come up, but that time is not given twice."""

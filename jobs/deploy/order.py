@@ -4,10 +4,11 @@ Invariant: no value of a variable passes here, only names and ciphertext. The ke
 same request; every action on it may be repeated, after a crash too, and then has the same outcome.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from jobs.deploy.backends.backend import Placement, PublicKey
+from jobs.deploy.app_compose import AppCompose
+from jobs.deploy.backends.backend import Placement, PublicKey, Workload
 
 __all__ = ["MAX_NAME_LENGTH", "Deployed", "Deployer", "Order", "Prepared"]
 
@@ -39,6 +40,21 @@ class Order:
     def machine_name(self) -> str:
         """What the machine is called where it runs: unique, because it ends in digits of the key."""
         return f"{self.name}-{self.key[:_SUFFIX_DIGITS]}"
+
+    def workload(self) -> Workload:
+        """Return what is measured: it follows from what the caller gave alone, so that he can compare the hash.
+
+        Raises:
+            AppComposeError: the application cannot be described so.
+        """
+        measured = AppCompose(
+            name=self.name,
+            docker_compose_file=self.compose,
+            allowed_envs=self.names,
+            public_logs=self.public_logs,
+            public_sysinfo=self.public_sysinfo,
+        ).workload()
+        return replace(measured, name=self.machine_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ holds names of variables, never their values.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,7 +19,7 @@ from jobs.deploy.backends.backend import PublicKey
 from jobs.deploy.errors import ApplicationFailedError, OrderRefusedError, PreparationLostError
 from jobs.deploy.order import Deployed, Deployer, Order, Prepared
 
-__all__ = ["FakeDeployer", "fake_app_compose"]
+__all__ = ["FakeDeployer"]
 
 _SEED = hashlib.sha256(b"fake deployer").digest()
 
@@ -34,13 +33,6 @@ class _Record(TypedDict):
     arrived: list[str] | None
     """Names of the variables of the application that runs; None while none does."""
     sealed_sha256: str
-
-
-def fake_app_compose(order: Order) -> bytes:
-    """Return what the fake measures of an order: everything but the key and the place."""
-    facts = asdict(order)
-    del facts["key"], facts["placement"]
-    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
 
 
 class FakeDeployer(Deployer):
@@ -80,7 +72,7 @@ class FakeDeployer(Deployer):
             records[order.key] = _Record(
                 # Another identity at each preparation that was forgotten, as real places give.
                 app_id=hashlib.sha256(f"{order.key}{len(self.steps)}".encode()).hexdigest()[:40],
-                compose_hash=hashlib.sha256(fake_app_compose(order)).hexdigest(),
+                compose_hash=order.workload().compose_hash.hex(),
                 allowed=list(order.names),
                 arrived=None,
                 sealed_sha256="",
