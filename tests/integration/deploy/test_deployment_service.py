@@ -20,7 +20,7 @@ from jobs.deploy.attestation import Verifier
 from jobs.deploy.backends.backend import Evidence, Machine, Placement, Workload
 from jobs.deploy.cloud.errors import CloudInterruptedError, CloudServerError
 from jobs.deploy.cloud.retry import RetryPolicy
-from jobs.deploy.readiness import ApplicationFailedError, NotReadyError
+from jobs.deploy.errors import ApplicationFailedError, NotReadyError
 from jobs.deploy.record import RecordError, RecordStore, Stage
 from jobs.deploy.service import DockerDeploymentService, UnknownDeploymentError
 from jobs.deploy.trust import KmsTrust
