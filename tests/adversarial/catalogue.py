@@ -41,5 +41,5 @@ LINES = (
     "dependency names that are paths, URLs or options", "NaN and giant numbers in requests",
     "hostile package install scripts", "zip bombs in packages", "packages that leave their folder",
     "packages that cannot be had", "hostile code in packages", "packages of others", "registry of a run",
-    "paths of a request", "sizes of a request", "variables of a request",
+    "paths of a request", "sizes of a request", "variables of a request", "texts that are slow to read",
 )  # fmt: skip

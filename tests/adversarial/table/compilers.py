@@ -26,6 +26,12 @@ def _secret(name: str, language: str, code: str) -> Attack:
         ends=Ending(status=S.COMPILATION_ERROR, stderr=re.compile(rb"(?!.*root:[*!$]).*", re.DOTALL)))
 
 
+NO_CLASS = Ending(error="RequestError: entry_point")
+SLOW = [
+    ("java", "empty lines", "\n", NO_CLASS), ("java", "comments that do not end", "/* ", NO_CLASS), ("java", "modifiers of nothing", "final ", NO_CLASS),
+    ("java", "strings that do not end", '"\\', NO_CLASS), ("go", "empty lines", "\n", FAILED), ("go", "comments of nothing", "//\n", FAILED),
+]
+
 ROWS = [
     Attack(name="template recursion", language="cpp", line="template recursion", wall="the compiler's own depth", code="template<int N> struct X { X<N+1> x; };\nX<0> x;\nint main() {}", limits=COMPILING, ends=FAILED),
     Attack(name="template that doubles", language="cpp", line="template recursion", wall=LIMITS, code="template<class T,int N> struct P { using A=typename P<T*,N-1>::A; using B=typename P<T&&,N-1>::B; A* a; B* b; };\ntemplate<class T> struct P<T,0> { using A=T; using B=T; };\nint main() { P<int,899> p; }", limits=SHORT, ends=Ending(status=BOUNDED)),
@@ -49,4 +55,6 @@ ROWS = [
     Attack(name="expression that takes forever to type", language="swift", line="template recursion", wall="the compiler's own bound, and the stage's limits", code="let x = " + " + ".join(["1", "2.0", "-3", '"a".count', "[1].count"] * 8) + "\nprint(x)\n", limits=replace(COMPILING, cpu_time_s=8.0), ends=Ending(status=BOUNDED)),
     Attack(name="annotation processor in the sources", language="java", line="options of a compiler", wall="annotation processing is off, or runs inside", code='import java.util.*;\nclass Main { public static void main(String[] a) { System.out.println(System.getenv().containsKey("JAVA_TOOL_OPTIONS")); } }\n', limits=COMPILING, ends=Ending(stdout=b"false\n")),
     Attack(name="constant of megabytes", language="java", line="constant-folding blow-up", wall="the compiler's own bound", code='class Main { static final String A="' + "x" * 60000 + '"; static final String B=A+A, C=B+B+B; public static void main(String[] a) { System.out.println(C.length()); } }\n', limits=COMPILING, ends=Ending(status=(S.COMPILATION_ERROR, S.NONZERO_EXIT))),
+    *(Attack(name=f"source of {what}", language=language, line="texts that are slow to read", wall="what the service reads of a source, it reads once", code=text * 100_000, limits=COMPILING, ends=ends)
+        for language, what, text, ends in SLOW),
 ]
