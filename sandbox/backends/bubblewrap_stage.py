@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sandbox.backends.backend import BoxUsage, OnSample, StageOrder, StageOutcome, StageUsage
-from sandbox.backends.bubblewrap_command import Descriptors
+from sandbox.backends.bubblewrap_command import Descriptors, bound_init
 from sandbox.backends.bubblewrap_watch import Look, look_at
 from sandbox.backends.streams import Feeder, captured, following, uninterrupted
 from sandbox.errors import RequestError, SystemFailureError
@@ -178,6 +178,7 @@ class BubblewrapStage:
             self._init_pid = int(json.loads(said)["child-pid"])
             with contextlib.suppress(ProcessLookupError):
                 self._init_fd = os.pidfd_open(self._init_pid)
+                bound_init(self._init_pid, self._order)
         os.write(self._pipes.block_fd, b"1")
 
     async def _watch(self, ended: asyncio.Event) -> None:
