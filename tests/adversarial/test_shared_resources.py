@@ -1,6 +1,9 @@
 """What stages share with each other, and sandboxes with each other, gives nobody more than its own."""
 
 import asyncio
+import ctypes
+import mmap
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +52,46 @@ async def test_files_of_a_stage_count_against_the_memory_of_the_next() -> None:
     assert outcomes["compile"].exit_code == 0
     assert outcomes["run"].usage.oom_kills > 0
     assert 8 < int(outcomes["run"].stdout.data.split()[-1]) <= 32
+
+
+FORGET = """
+import os
+file = os.open('/usr/lib/os-release', os.O_RDONLY)
+os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+os.sync()
+print('done')
+"""
+
+
+def is_in_memory(path: Path) -> bool:
+    """Say whether the kernel holds the first page of a file (mincore(2)), without reading it."""
+    seen = ctypes.create_string_buffer(1)
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_WRITE, flags=mmap.MAP_PRIVATE) as pages,
+    ):
+        address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(1), seen) == 0
+    return seen.raw[0] & 1 == 1
+
+
+@pytest.mark.tree
+async def test_files_that_all_share_stay_in_memory() -> None:
+    """A program cannot make the kernel forget the pages of the tree; who may change the file can."""
+    tree = find_tree(state_dir())
+    assert tree is not None
+    path = (tree.path / "usr/lib/os-release").resolve()
+    path.read_bytes()
+    executor = CodeExecutor([tree], SlotBackend(), max_concurrent=1)
+    try:
+        result = await executor.execute(python_request(FORGET))
+    finally:
+        await executor.aclose()
+    assert result.stdout.data == b"done\n"
+    assert is_in_memory(path)
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert not is_in_memory(path)
 
 
 LOCK_LAYER = """package main
