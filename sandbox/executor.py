@@ -176,7 +176,7 @@ class CodeExecutor:
             LayerGoneError: it would need more, for what was installed a moment ago is gone; nothing was run.
         """
         installs = installation is not None and not installation.is_there
-        async with self.scheduler.admit(_claim(request, plan, around.bounds, installs=installs)):
+        async with self.scheduler.admit(_claim(request, plan, around, installs=installs)):
             started = replace(around, deadline_s=time.monotonic() + around.bounds.deadline_s)
             async with self._installed(installation, request, started) as installed:
                 with_layer = replace(started, mounts=installed.mounts)
@@ -293,10 +293,15 @@ class CodeExecutor:
         return language, tree, runtime
 
 
-def _claim(request: ExecutionRequest, plan: Plan, bounds: StageBounds, *, installs: bool) -> Claim:
-    """Return what a request reserves: the memory of its hungriest stage, and what we need beside it."""
+def _claim(request: ExecutionRequest, plan: Plan, around: Surroundings, *, installs: bool) -> Claim:
+    """Return what a request reserves: the memory of its hungriest stage, and what we need beside it.
+
+    SECURITY: outputs may be larger than all that the program may take, for a sparse file costs it nothing
+    (test_outputs_are_reserved_for).
+    """
     stages = [*(stage.name for stage in plan.stages), *(["install"] if installs else [])]
-    most = max(bounds.of(stage).memory_bytes for stage in stages)
+    outputs_bytes = around.collecting.total_bytes if request.outputs else 0
+    most = max(outputs_bytes, *(around.bounds.of(stage).memory_bytes for stage in stages))
     return Claim(memory_bytes=most + OWN_MEMORY_BYTES, caller=request.caller, priority=request.priority)
 
 

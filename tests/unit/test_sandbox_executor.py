@@ -9,12 +9,13 @@ import pytest
 
 from sandbox.backends.backend import Backend, StageOrder, StageOutcome, StageUsage
 from sandbox.bounds import StageBounds
+from sandbox.capacity import Capacity
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.executor import CodeExecutor, Executor
 from sandbox.kernel.files import CollectBounds
 from sandbox.languages import Plan, Stage
 from sandbox.languages.language import Provision
-from sandbox.request import Dependency, ExecutionRequest, Limits, SourceFile
+from sandbox.request import MIB, Dependency, ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus, LimitKind
 from sandbox.testing import FakeBackend, FakeSandbox, fake_outcome
 from sandbox.tree import LanguageTree, Runtime
@@ -199,6 +200,16 @@ async def test_unknown_figure_of_a_stage_makes_the_sum_unknown() -> None:
     one = await an_executor(FakeBackend(by_stage(compile=known, run=unknown))).execute(a_request())
     assert (both.process_stats.memory_peak_bytes, both.process_stats.page_faults_minor) == (10, 8)
     assert (one.process_stats.memory_peak_bytes, one.process_stats.page_faults_minor) == (None, None)
+
+
+async def test_outputs_are_reserved_for() -> None:
+    """What may be collected is reserved, where it is more than any stage may take."""
+    capacity = Capacity(memory_bytes=BOUNDS.compile.memory_bytes + 64 * MIB, cpus=1.0)
+    bounds = CollectBounds(total_bytes=capacity.memory_bytes)
+    executor = an_executor(FakeBackend(), capacity=capacity, collecting=bounds)
+    assert (await executor.execute(a_request())).status == ExecutionStatus.SUCCESS
+    with pytest.raises(RequestError, match="reserves"):
+        await executor.execute(a_request(outputs=["out"]))
 
 
 async def test_too_many_outputs_are_told_not_cut() -> None:
