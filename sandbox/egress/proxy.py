@@ -155,8 +155,17 @@ class EgressProxy:
     async def _addresses_of(self, destination: Destination) -> Sequence[str]:
         if destination.address is not None:
             return [destination.host]
-        async with self._resolving:
-            return await self._resolve(destination)
+        await self._resolving.acquire()
+        asking = asyncio.ensure_future(self._resolve(destination))
+        asking.add_done_callback(self._has_resolved)
+        # SECURITY: a thread that asks cannot be stopped. It is counted until it has its answer, also where
+        # nobody waits any more, or one run would take all (test_names_that_do_not_resolve_hold_up_nobody).
+        return await asyncio.shield(asking)
+
+    def _has_resolved(self, asking: asyncio.Future[Sequence[str]]) -> None:
+        self._resolving.release()
+        if not asking.cancelled():
+            asking.exception()  # seen, where nobody waits for it
 
     @asynccontextmanager
     async def _connected(self, destination: Destination) -> AsyncIterator[tuple[Streams, Contact]]:
