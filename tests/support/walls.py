@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 
+from sandbox.backends import bubblewrap_stage
 from sandbox.backends.backend import (
     Backend,
     BoxUsage,
@@ -204,6 +205,10 @@ def _is_bound(word: str) -> bool:
     return word.startswith(("--msgqueue=", "--memlock=", "--core="))
 
 
+def _bound_nothing(pid: int, order: StageOrder) -> None:
+    """Leave init as it is."""
+
+
 def open_bwrap(walls: Iterable[str], folder: Path) -> BubblewrapBackend:
     """Make the bubblewrap back end; where walls are left out, ``bwrap`` is a script that drops options."""
     backend, walls = BubblewrapBackend(), tuple(walls)
@@ -211,6 +216,8 @@ def open_bwrap(walls: Iterable[str], folder: Path) -> BubblewrapBackend:
         program = seccomp.Program()
         program.emit(seccomp.RETURN, seccomp.RET_ALLOW)
         backend.filter = program.assemble()
+    if "rlimits" in walls:
+        bubblewrap_stage.bound_init = _bound_nothing  # of this process alone: it serves one control run
     left_out = [name for name in walls if name in BWRAP_OPTIONS]
     if left_out:
         script = folder / "bwrap"
