@@ -4,6 +4,7 @@ Invariant: two services never ask for the same port of the guest.
 Source of the rule: the compose specification, ``ports``.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterator
 
@@ -16,7 +17,6 @@ _SHORT = re.compile(
     r"(?:(?P<ip>\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):)?"
     r"(?:(?P<published>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)(?:/(?P<protocol>tcp|udp))?"
 )
-_LONG = {"name", "target", "published", "host_ip", "protocol", "app_protocol", "mode"}
 _HIGHEST = 65_535
 
 
@@ -31,8 +31,8 @@ class Ports:
         if part.entries is not None:
             yield from self._check_long(part, service)
             return
-        match = _SHORT.fullmatch(part.text) if part.kind in (str, int, float) else None
-        if match is None:
+        match = _SHORT.fullmatch(part.text)
+        if match is None or not _is_address(match["ip"]):
             yield part.finding(
                 f"{part.text[:60]!r} is no port: expected 80, 8080:80 or 127.0.0.1:8080:80/tcp"
             )
@@ -41,17 +41,11 @@ class Ports:
         yield from self._check(part, service, match["published"] or "", match["target"], protocol)
 
     def _check_long(self, part: Part, service: str) -> Iterator[Finding]:
-        entries = part.entries or {}
-        for name in entries.keys() - _LONG:
-            yield entries[name].finding(f"a port has no {name[:40]!r}")
-        if "target" not in entries:
-            yield part.finding("a port needs a target")
+        texts = {name: entry.text for name, entry in (part.entries or {}).items()}
+        if not _is_address(texts.get("host_ip")):
+            yield part.finding(f"{texts['host_ip'][:40]!r} is no address")
             return
-        texts = {name: entries[name].text for name in entries}
         protocol = texts.get("protocol", "tcp")
-        if protocol not in ("tcp", "udp"):
-            yield entries["protocol"].finding("expected tcp or udp")
-            return
         yield from self._check(part, service, texts.get("published", ""), texts["target"], protocol)
 
     def _check(
@@ -69,6 +63,14 @@ class Ports:
             if holder is not None:
                 yield part.finding(f"port {port}/{protocol} is published by {holder} already")
             self._taken[protocol, port] = service
+
+
+def _is_address(text: str | None) -> bool:
+    try:
+        ipaddress.ip_address((text or "::").strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(text: str) -> range | None:
