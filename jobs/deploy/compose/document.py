@@ -12,7 +12,7 @@ import yaml
 
 from jobs.deploy.compose.findings import ComposeError, Finding
 
-__all__ = ["Part", "read_document"]
+__all__ = ["Dumper", "Part", "read_document"]
 
 MAX_DEPTH = 32
 MAX_EVENTS = 20_000
@@ -40,13 +40,20 @@ _WORDS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads single values as version 1.2 of YAML does, where that is what compose does."""
+    """Takes for numbers what compose does."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?0o[0-7_]+"), list("-+0"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+|\d*\.\d+|\d+\.\d*)[eE][-+]?\d+"), list("-+.0123456789")
-)
+class Dumper(yaml.SafeDumper):
+    """Writes text so that compose does not take it for a number."""
+
+
+for _kind in (_Loader, Dumper):  # of version 1.2 of YAML
+    _kind.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?0o[0-7_]+"), list("-+0"))
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+|\d*\.\d+|\d+\.\d*)[eE][-+]?\d+"),
+        list("-+.0123456789"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

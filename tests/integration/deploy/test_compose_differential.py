@@ -13,6 +13,7 @@ import pytest
 
 from jobs.deploy.compose.check import check_compose
 from jobs.deploy.compose.findings import Allowance, ComposeError
+from jobs.deploy.manifest import Description, write_manifest
 
 PROJECT = Path(__file__).resolve().parents[3]
 IMAGE = "a@sha256:" + "ab" * 32
@@ -212,6 +213,18 @@ def risks_of(model: dict[str, Any]) -> Iterator[str]:
     )
     if (web.get("deploy") or {}).get("resources", {}).get("reservations", {}).get("devices"):
         yield "gpus"
+
+
+def test_a_written_command_reaches_compose_word_by_word() -> None:
+    """What looks like a number, a date, a reference or YAML to somebody is text to all."""
+    numbers = ["1e5", "0o7", "0x1", "010", "1:30", "1_0", "+1", ".5e3", ".inf", "2024-02-29"]
+    signs = ["", "-", "#x", "a: b", "&a", "*a", "!x", "|", ">", "@", "`", "%", "{", "<<", "=", "'", '"']
+    words = [*numbers, *signs, "on", "y", "~", " a ", "\n\n", "\t", "\x85", "\u2028", "\ufeff", "ü😀", "${A}"]
+    said = compose(write_manifest(Description(image=IMAGE, command=tuple(words))))
+    assert said.returncode == 0, said.stderr
+    # Compose doubles dollar signs where it writes.
+    written = json.loads(said.stdout)["services"]["app"]["command"]
+    assert [word.replace("$$", "$") for word in written] == words
 
 
 @pytest.mark.parametrize("folder", ["hello", "node"])
