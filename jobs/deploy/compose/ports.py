@@ -18,6 +18,8 @@ _SHORT = re.compile(
     r"(?:(?P<published>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)(?:/(?P<protocol>tcp|udp))?"
 )
 _HIGHEST = 65_535
+_MOST = 1000
+"""Ports of one range: each is published by a process of its own."""
 
 
 class Ports:
@@ -53,16 +55,19 @@ class Ports:
     ) -> Iterator[Finding]:
         ranges = [_numbers(text) for text in (published, target) if text]
         if any(numbers is None for numbers in ranges):
-            yield part.finding(f"ports lie between 1 and {_HIGHEST}, the lower end of a range first")
+            yield part.finding(
+                f"ports lie between 1 and {_HIGHEST}, the lower end of a range first, and a range holds at "
+                f"most {_MOST}"
+            )
             return
         sizes = {len(numbers) for numbers in ranges if numbers is not None}
         if len(sizes) > 1:
             yield part.finding("both ranges must hold equally many ports")
-        for port in (ranges[0] or ()) if published else ():
-            holder = self._taken.get((protocol, port))
-            if holder is not None:
-                yield part.finding(f"port {port}/{protocol} is published by {holder} already")
-            self._taken[protocol, port] = service
+        wanted = (ranges[0] or ()) if published else ()
+        if taken := next((port for port in wanted if (protocol, port) in self._taken), None):
+            holder = self._taken[protocol, taken]
+            yield part.finding(f"port {taken}/{protocol} is published by {holder} already")
+        self._taken.update(((protocol, port), service) for port in wanted)
 
 
 def _is_address(text: str | None) -> bool:
@@ -78,4 +83,4 @@ def _numbers(text: str) -> range | None:
     if not first.isdecimal() or not (last or first).isdecimal():
         return None
     low, high = int(first), int(last or first)
-    return range(low, high + 1) if 1 <= low <= high <= _HIGHEST else None
+    return range(low, high + 1) if 1 <= low <= high <= min(_HIGHEST, low + _MOST - 1) else None

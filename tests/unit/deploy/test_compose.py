@@ -281,6 +281,25 @@ def test_bombs_of_aliases_are_bounded() -> None:
     assert "aliases make more than 20000 parts" in findings("\n".join(merges))[0]
 
 
+def test_large_ranges_of_ports_take_no_time() -> None:
+    """A range is bounded: five thousand of sixty thousand ports each would keep a node busy for minutes."""
+    ranges = "".join(f"      - '{low}-{low + 60_000}:{low}-{low + 60_000}'\n" for low in range(1, 5_001))
+    found = findings(service(f"ports:\n{ranges}"))
+    assert len(found) == 5_000
+    assert "a range holds at most 1000" in found[0]
+    assert check_compose(service("ports: ['8000-8999:8000-8999']")).services == ("web",)
+
+
+def test_an_error_with_many_findings_stays_short() -> None:
+    """It may be told in a transaction; the findings themselves are all there."""
+    keys = "".join(f"    k{number}: 1\n" for number in range(2_000))
+    with pytest.raises(ComposeError) as caught:
+        check_compose(service("init: true") + keys)
+    assert len(caught.value.findings) == 2_000
+    assert str(caught.value).endswith("\nand 1950 more")
+    assert len(str(caught.value)) < 10_000
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
