@@ -5,19 +5,20 @@ guest does not have; the text itself is never changed, for it is measured.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.deploy.app_compose import MAX_SCRIPTS_BYTES
 from jobs.deploy.compose.document import Part, read_document
 from jobs.deploy.compose.findings import Allowance, ComposeError, Finding
 from jobs.deploy.compose.ports import Ports
 from jobs.deploy.compose.references import ReferenceSyntaxError, references_in
-from jobs.deploy.compose.services import check_keys, check_service, needed_services
+from jobs.deploy.compose.services import check_service, needed_services
+from jobs.deploy.compose.shapes import misshapen
+from jobs.deploy.compose.specification import TOP
 from jobs.deploy.compose.volumes import check_volume
 
 __all__ = ["Compose", "check_compose"]
 
-_TOP = frozenset({"version", "name", "services", "volumes", "networks", "secrets", "configs"})
 _GIVEN = frozenset({"COMPOSE_PROJECT_NAME"})
 """Variables that compose itself provides."""
 
@@ -73,11 +74,7 @@ def check_compose(
 
 
 def _check_form(root: Part) -> Iterator[Finding]:
-    yield from check_keys(root, _TOP, "a compose file")
-    for key in ("services", "volumes", "networks", "secrets", "configs"):
-        part = (root.entries or {}).get(key)
-        if part is not None and part.entries is None and (part.kind is not type(None) or key == "services"):
-            yield part.finding(f"expected a mapping, received {part.word}")
+    yield from misshapen(root, TOP)
     services = _entries(root, "services")
     if not services:
         yield root.finding("there are no services")
@@ -87,27 +84,28 @@ def _check_form(root: Part) -> Iterator[Finding]:
     yield from _check_cycles(services)
     for part in _entries(root, "volumes").values():
         yield from check_volume(part)
-    for kind in ("secrets", "configs"):
-        for part in _entries(root, kind).values():
-            yield from _check_source(part)
     for part in _entries(root, "networks").values():
-        external = (part.entries or {}).get("external")
-        if external is not None and external.is_true:
-            yield external.finding("a new guest has no networks from elsewhere: let this file make it")
+        yield from _check_network(part)
+    for kind, keys in (("secrets", {"environment"}), ("configs", {"environment", "content"})):
+        for part in _entries(root, kind).values():
+            if len((part.entries or {}).keys() & keys) != 1:
+                yield part.finding(f"expected one of {', '.join(sorted(keys))}")
 
 
-def _check_source(part: Part) -> Iterator[Finding]:
-    """A secret or configuration comes from a sealed variable or the text: the guest has no file of ours."""
+def _check_network(part: Part) -> Iterator[Finding]:
     entries = part.entries or {}
-    for key in ("file", "external"):
-        if key in entries:
-            yield entries[key].finding("the guest has no such file or store: take it from `environment`")
-    if not entries.keys() & {"file", "external", "environment", "content"}:
-        yield part.finding("expected environment: NAME")
+    if "external" in entries and entries["external"].is_true:
+        yield entries["external"].finding("a new guest has no networks from elsewhere: let this file make it")
+    if "driver_opts" in entries:
+        finding = entries["driver_opts"].finding("options of a driver can join a network of the guest")
+        yield replace(finding, allowance=Allowance.HOST_NETWORK)
 
 
 def _check_cycles(services: Mapping[str, Part]) -> Iterator[Finding]:
-    needs = {name: set(needed_services(part)) & services.keys() for name, part in services.items()}
+    needs = {
+        name: {other for other, _ in needed_services(part)} & services.keys()
+        for name, part in services.items()
+    }
     while ready := [name for name, others in needs.items() if not others]:
         for name in ready:
             del needs[name]
@@ -122,42 +120,49 @@ def _check_cycles(services: Mapping[str, Part]) -> Iterator[Finding]:
 
 def _check_variables(root: Part, names: frozenset[str], script: str) -> Iterator[Finding]:
     used = {name for name in names if name in script}
-    for part in root.values():
-        for name, is_needed, wrong in _references(part):
-            if wrong:
-                yield part.finding(wrong)
-            elif name in names:
-                used.add(name)
-            elif is_needed and name not in _GIVEN:
-                yield part.finding(
-                    f"nothing provides {name}: seal it, or give a default as in ${{{name}:-…}}"
-                )
+    for name in sorted(names):
+        if name.startswith(("COMPOSE_", "DOCKER_")):
+            yield Finding(line=0, path="", message=f"{name} would steer compose itself: choose another name")
+    for part, name, is_needed in _references(root):
+        if isinstance(is_needed, str):
+            yield part.finding(is_needed)
+        elif name in names:
+            used.add(name)
+        elif is_needed and name not in _GIVEN:
+            yield part.finding(f"nothing provides {name}: seal it, or give a default as in ${{{name}:-…}}")
     for name in sorted(names - used):
         yield Finding(line=0, path="", message=f"no service uses {name}: add ${{{name}}} where it is wanted")
 
 
-def _references(part: Part) -> Iterator[tuple[str, bool, str]]:
-    """Yield name, need and error of the references in one value, those that pass a variable on among them."""
-    keys = part.path.rsplit(".", 2)
-    is_passed = (
-        part.path.startswith("services.")
-        and (
-            part.path.rpartition("[")[0].endswith(".environment")
-            and part.kind is str
-            and "=" not in part.text
-        )
-    ) or (len(keys) == 3 and keys[1] == "environment" and part.kind is type(None))  # noqa: PLR2004 - key and its parent
-    if is_passed:
-        yield part.text if part.kind is str else keys[2], True, ""
-        return
-    if part.path.startswith("secrets.") and part.path.endswith(".environment"):
-        yield part.text, True, ""
-        return
-    try:
-        for reference in references_in(part.text):
-            yield reference.name, reference.is_needed, ""
-    except ReferenceSyntaxError as error:
-        yield "", True, str(error)
+def _references(root: Part) -> Iterator[tuple[Part, str, bool | str]]:
+    """Yield where a variable is referred to, its name, and whether it is needed, or what is wrong."""
+    for part in root.values():
+        try:
+            for reference in references_in(part.text):
+                yield part, reference.name, reference.is_needed
+        except ReferenceSyntaxError as error:
+            yield part, "", str(error)
+    for part, name in _passed_on(root):
+        yield part, name, True
+
+
+def _passed_on(root: Part) -> Iterator[tuple[Part, str]]:
+    """Yield the variables that are named without a value, to be taken as they are."""
+    for service in _entries(root, "services").values():
+        environment = (service.entries or {}).get("environment")
+        if environment is None:
+            continue
+        for item in environment.items or ():
+            if item.kind is str and "=" not in item.text:
+                yield item, item.text
+        for name, entry in (environment.entries or {}).items():
+            if entry.kind is type(None):
+                yield entry, name
+    for kind in ("secrets", "configs"):
+        for part in _entries(root, kind).values():
+            source = (part.entries or {}).get("environment")
+            if source is not None and source.text:
+                yield source, source.text
 
 
 def _one_shots(services: Mapping[str, Part]) -> Iterator[str]:

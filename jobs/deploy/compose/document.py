@@ -4,6 +4,7 @@ Invariant: nothing is built before nesting, size and aliases were found to be bo
 accepted has string keys, each once, and no part of it contains itself.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,12 +12,13 @@ import yaml
 
 from jobs.deploy.compose.findings import ComposeError, Finding
 
-__all__ = ["Part", "read_document"]
+__all__ = ["Dumper", "Part", "read_document"]
 
 MAX_DEPTH = 32
 MAX_EVENTS = 20_000
 MAX_PARTS = 20_000
 """Counted with every alias carried out: what a few aliases of aliases make of a small text."""
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _MERGE = "tag:yaml.org,2002:merge"
 _COLLECTIONS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _TAGS = {
@@ -25,7 +27,6 @@ _TAGS = {
     "tag:yaml.org,2002:float": float,
     "tag:yaml.org,2002:bool": bool,
     "tag:yaml.org,2002:null": type(None),
-    "tag:yaml.org,2002:timestamp": str,
 }
 _WORDS = {
     str: "text",
@@ -36,6 +37,23 @@ _WORDS = {
     dict: "a mapping",
     list: "a list",
 }
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes for numbers what compose does."""
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes text so that compose does not take it for a number."""
+
+
+for _kind in (_Loader, Dumper):  # of version 1.2 of YAML
+    _kind.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?0o[0-7_]+"), list("-+0"))
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+|\d*\.\d+|\d+\.\d*)[eE][-+]?\d+"),
+        list("-+.0123456789"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +75,8 @@ class Part:
 
     @property
     def is_true(self) -> bool:
-        """Whether it is the value true, in any of YAML's spellings."""
-        return self.kind is bool and self.text.lower() in ("true", "yes", "on")
+        """Whether it is the value true."""
+        return self.kind is bool and self.text.lower() == "true"
 
     def finding(self, message: str) -> Finding:
         """Return that something is wrong with this part."""
@@ -82,7 +100,7 @@ def read_document(text: str) -> Part:
     """
     try:
         _check_events(text)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _refused(_said(error, text), mark.line + 1 if mark else 0) from None
@@ -110,7 +128,7 @@ def _said(error: yaml.MarkedYAMLError, text: str) -> str:
 def _check_events(text: str) -> None:
     """Go through the text without building anything, and bound what building it would take."""
     depth = documents = 0
-    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
@@ -118,6 +136,8 @@ def _check_events(text: str) -> None:
             depth -= 1
         elif isinstance(event, yaml.DocumentStartEvent):
             documents += 1
+            if event.version or event.tags:
+                raise _refused("directives are not accepted", line)
         if depth > MAX_DEPTH:
             raise _refused(f"nested deeper than {MAX_DEPTH} levels", line)
         if count > MAX_EVENTS:
@@ -138,7 +158,10 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise _refused(f"nested deeper than {MAX_DEPTH} levels, or containing itself", line, path)
         if node.tag not in _TAGS and node.tag not in _COLLECTIONS:
-            raise _refused(f"the tag {node.tag[:60]} is not accepted", line, path)
+            hint = "" if node.tag.startswith("!") else "; if it is text, put it in quotes"
+            raise _refused(f"the tag {node.tag[:60]} is not accepted{hint}", line, path)
+        if isinstance(node, yaml.ScalarNode) and _NO_TEXT.search(node.value):
+            raise _refused("a sign that no text can hold", line, path)
         if isinstance(node, yaml.MappingNode):
             return Part(line=line, path=path, kind=dict, entries=self._entries(node, path, depth))
         if isinstance(node, yaml.SequenceNode):
@@ -157,10 +180,14 @@ class _Reader:
         for key, value in node.value:
             line = key.start_mark.line + 1
             if key.tag == _MERGE:
-                merged += self._merged(value, path, depth)
+                if merged:
+                    raise _refused("`<<` comes twice: give it a list", line, path)
+                merged = self._merged(value, path, depth)
                 continue
-            if not isinstance(key, yaml.ScalarNode):
-                raise _refused("a key must be text", line, path)
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                raise _refused(
+                    "a key must be text; if it looks like something else, put it in quotes", line, path
+                )
             name = key.value
             if name in entries:
                 raise _refused(f"the key {name[:60]!r} comes twice", line, path)

@@ -13,6 +13,10 @@ from jobs.deploy.errors import DeployError
 __all__ = ["Allowance", "ComposeError", "Finding"]
 
 
+_SHOWN = 50
+"""Findings in an error's message: it may end up in a transaction."""
+
+
 class Allowance(StrEnum):
     """What is risky but may be meant; each must be allowed by name."""
 
@@ -65,5 +69,7 @@ class ComposeError(DeployError):
     """
 
     def __init__(self, findings: tuple[Finding, ...]) -> None:
-        super().__init__("\n".join(map(str, findings)))
+        more = len(findings) - _SHOWN
+        lines = [*map(str, findings[:_SHOWN]), *([f"and {more} more"] if more > 0 else [])]
+        super().__init__("\n".join(lines))
         self.findings = findings

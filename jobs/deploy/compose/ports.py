@@ -4,6 +4,7 @@ Invariant: two services never ask for the same port of the guest.
 Source of the rule: the compose specification, ``ports``.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterator
 
@@ -16,8 +17,9 @@ _SHORT = re.compile(
     r"(?:(?P<ip>\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):)?"
     r"(?:(?P<published>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)(?:/(?P<protocol>tcp|udp))?"
 )
-_LONG = {"name", "target", "published", "host_ip", "protocol", "app_protocol", "mode"}
 _HIGHEST = 65_535
+_MOST = 1000
+"""Ports of one range: each is published by a process of its own."""
 
 
 class Ports:
@@ -31,8 +33,8 @@ class Ports:
         if part.entries is not None:
             yield from self._check_long(part, service)
             return
-        match = _SHORT.fullmatch(part.text) if part.kind in (str, int, float) else None
-        if match is None:
+        match = _SHORT.fullmatch(part.text)
+        if match is None or not _is_address(match["ip"]):
             yield part.finding(
                 f"{part.text[:60]!r} is no port: expected 80, 8080:80 or 127.0.0.1:8080:80/tcp"
             )
@@ -41,17 +43,11 @@ class Ports:
         yield from self._check(part, service, match["published"] or "", match["target"], protocol)
 
     def _check_long(self, part: Part, service: str) -> Iterator[Finding]:
-        entries = part.entries or {}
-        for name in entries.keys() - _LONG:
-            yield entries[name].finding(f"a port has no {name[:40]!r}")
-        if "target" not in entries:
-            yield part.finding("a port needs a target")
+        texts = {name: entry.text for name, entry in (part.entries or {}).items()}
+        if not _is_address(texts.get("host_ip")):
+            yield part.finding(f"{texts['host_ip'][:40]!r} is no address")
             return
-        texts = {name: entries[name].text for name in entries}
         protocol = texts.get("protocol", "tcp")
-        if protocol not in ("tcp", "udp"):
-            yield entries["protocol"].finding("expected tcp or udp")
-            return
         yield from self._check(part, service, texts.get("published", ""), texts["target"], protocol)
 
     def _check(
@@ -59,16 +55,27 @@ class Ports:
     ) -> Iterator[Finding]:
         ranges = [_numbers(text) for text in (published, target) if text]
         if any(numbers is None for numbers in ranges):
-            yield part.finding(f"ports lie between 1 and {_HIGHEST}, the lower end of a range first")
+            yield part.finding(
+                f"ports lie between 1 and {_HIGHEST}, the lower end of a range first, and a range holds at "
+                f"most {_MOST}"
+            )
             return
         sizes = {len(numbers) for numbers in ranges if numbers is not None}
         if len(sizes) > 1:
             yield part.finding("both ranges must hold equally many ports")
-        for port in (ranges[0] or ()) if published else ():
-            holder = self._taken.get((protocol, port))
-            if holder is not None:
-                yield part.finding(f"port {port}/{protocol} is published by {holder} already")
-            self._taken[protocol, port] = service
+        wanted = (ranges[0] or ()) if published else ()
+        if taken := next((port for port in wanted if (protocol, port) in self._taken), None):
+            holder = self._taken[protocol, taken]
+            yield part.finding(f"port {taken}/{protocol} is published by {holder} already")
+        self._taken.update(((protocol, port), service) for port in wanted)
+
+
+def _is_address(text: str | None) -> bool:
+    try:
+        ipaddress.ip_address((text or "::").strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers(text: str) -> range | None:
@@ -76,4 +83,4 @@ def _numbers(text: str) -> range | None:
     if not first.isdecimal() or not (last or first).isdecimal():
         return None
     low, high = int(first), int(last or first)
-    return range(low, high + 1) if 1 <= low <= high <= _HIGHEST else None
+    return range(low, high + 1) if 1 <= low <= high <= min(_HIGHEST, low + _MOST - 1) else None

@@ -1,10 +1,9 @@
-"""The rules for one service: which keys there are, what form they have, and which of them are risky.
+"""What one service means: the risks that it takes, and that what it refers to is there.
 
-Invariant: a key that is not known here is refused: what we do not understand, we do not deploy.
+Invariant: a service runs with what the engine gives to every container, unless an allowance says more.
 Source of the rule: the compose specification, chapter Services.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -12,64 +11,17 @@ from jobs.deploy.compose.document import Part
 from jobs.deploy.compose.findings import Allowance, Finding
 from jobs.deploy.compose.images import check_image
 from jobs.deploy.compose.ports import Ports
+from jobs.deploy.compose.shapes import misshapen
+from jobs.deploy.compose.specification import SERVICE_KEYS
 from jobs.deploy.compose.volumes import check_mount
 
-__all__ = ["check_keys", "check_service", "needed_services"]
+__all__ = ["check_service", "needed_services", "sound_entries"]
 
-_VALUE: frozenset[type] = frozenset({str, int, float, bool})
-_LIST: frozenset[type] = frozenset({list})
-_MAP: frozenset[type] = frozenset({dict})
-_EITHER: frozenset[type] = frozenset({list, dict})
-_LINE: frozenset[type] = frozenset({str, list})
-_ANY: frozenset[type] = _VALUE | _EITHER | {type(None)}
-_FORMS: Mapping[str, frozenset[type]] = {
-    **dict.fromkeys(
-        (
-            "cgroup", "cgroup_parent", "container_name", "cpu_count", "cpu_percent", "cpu_shares", "cpus",
-            "cpuset", "domainname", "hostname", "image", "init", "ipc", "mac_address", "mem_limit",
-            "mem_reservation",
-            "mem_swappiness", "memswap_limit", "network_mode", "oom_kill_disable", "oom_score_adj", "pid",
-            "pids_limit", "platform", "privileged", "pull_policy", "read_only", "restart", "runtime", "scale",
-            "shm_size", "stdin_open", "stop_grace_period", "stop_signal", "tty", "user", "userns_mode", "uts",
-            "working_dir",
-        ),
-        _VALUE,
-    ),
-    **dict.fromkeys(
-        (
-            "cap_add", "cap_drop", "configs", "device_cgroup_rules", "devices", "dns_opt", "expose",
-            "external_links", "group_add", "links", "ports", "profiles", "secrets", "security_opt", "volumes",
-        ),
-        _LIST,
-    ),
-    **dict.fromkeys(("blkio_config", "deploy", "healthcheck", "logging", "ulimits"), _MAP),
-    **dict.fromkeys(
-        ("annotations", "depends_on", "environment", "extra_hosts", "labels", "networks", "sysctls"), _EITHER
-    ),
-    **dict.fromkeys(("dns", "dns_search", "tmpfs"), _LINE),
-    **dict.fromkeys(("command", "entrypoint"), _LINE | {type(None)}),
-    **dict.fromkeys(("gpus",), _ANY),
-}  # fmt: skip
-_REFUSED: Mapping[str, str] = {
-    "build": "the guest builds nothing: push the image to a registry, and name it with image",
-    "env_file": "the guest has no such file: name each variable under environment, and seal its value",
-    "extends": "another file does not come along, and is not measured: write the service out",
-    "develop": "there is nothing to watch in a guest",
-    "credential_spec": "of another operating system",
-    "isolation": "of another operating system",
-    "volumes_from": "name the volumes of both services instead",
-    "label_file": "the guest has no such file: write labels out",
-    "provider": "a program on the machine that deploys is not measured",
-    "models": "the guest has no runner of models",
-    "post_start": "a hook is not supported by all engines: put it into the image",
-    "pre_stop": "a hook is not supported by all engines: put it into the image",
-}
 _RISKS: Mapping[str, tuple[Allowance, str]] = {
     "cap_add": (Allowance.CAPABILITIES, "rights that a container does not have by default"),
     "devices": (Allowance.DEVICES, "devices of the guest"),
     "device_cgroup_rules": (Allowance.DEVICES, "devices of the guest"),
     "gpus": (Allowance.DEVICES, "devices of the guest"),
-    "security_opt": (Allowance.SECURITY_OPTIONS, "another confinement than the engine's own"),
     "sysctls": (Allowance.SECURITY_OPTIONS, "settings of the kernel"),
     "cgroup_parent": (Allowance.HOST_NAMESPACE, "a control group of the guest"),
     "runtime": (Allowance.SECURITY_OPTIONS, "another runtime than the engine's own"),
@@ -82,57 +34,45 @@ _HOST: Mapping[str, Allowance] = {
     "userns_mode": Allowance.HOST_NAMESPACE,
     "cgroup": Allowance.HOST_NAMESPACE,
 }
-_HEALTH = {"test", "interval", "timeout", "retries", "start_period", "start_interval", "disable"}
-_CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
+_HARMLESS = frozenset({"no-new-privileges", "no-new-privileges:true"})
+"""Security options that only take away."""
+_TWINS: Mapping[str, tuple[str, ...]] = {
+    "scale": ("replicas",),
+    "mem_limit": ("resources", "limits", "memory"),
+    "cpus": ("resources", "limits", "cpus"),
+    "pids_limit": ("resources", "limits", "pids"),
+    "mem_reservation": ("resources", "reservations", "memory"),
+}
+"""Keys that say the same as one below ``deploy``."""
 
 
-def check_keys(part: Part, known: Mapping[str, object] | frozenset[str], what: str) -> Iterator[Finding]:
-    """Yield the keys of a mapping that are not known; those that begin with ``x-`` are the user's own."""
-    for name, entry in (part.entries or {}).items():
-        if name not in known and not name.startswith("x-"):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            yield entry.finding(f"{what} has no key {name[:40]!r}{hint}")
+def sound_entries(part: Part) -> dict[str, Part]:
+    """Return the entries of a service that have the form they should."""
+    return {
+        key: entry
+        for key, entry in (part.entries or {}).items()
+        if key in SERVICE_KEYS and not any(misshapen(entry, SERVICE_KEYS[key]))
+    }
+
+
+def needed_services(part: Part) -> Iterator[tuple[str, Part]]:
+    """Yield the services that one cannot be without, each with the part that says so."""
+    entries = sound_entries(part)
+    for key in ("depends_on", "links"):
+        needs = entries.get(key)
+        if needs is not None:
+            yield from (needs.entries or {}).items()
+            yield from ((item.text.partition(":")[0], item) for item in needs.items or ())
+    for key in ("network_mode", "ipc", "pid"):
+        if (joined := entries.get(key)) is not None and joined.text.startswith("service:"):
+            yield joined.text.removeprefix("service:"), joined
 
 
 def check_service(name: str, part: Part, root: Part, ports: Ports) -> Iterator[Finding]:
-    """Yield what is wrong with one service."""
-    if part.entries is None:
-        yield part.finding(f"expected a mapping, received {part.word}")
-        return
-    known = {**_FORMS, **_REFUSED}
-    yield from check_keys(part, known, "a service")
-    entries = part.entries
-    for key in entries.keys() & _REFUSED.keys():
-        yield entries[key].finding(_REFUSED[key])
-    if "image" not in entries and "build" not in entries:
-        yield part.finding("an image is missing")
-    sound = {}
-    for key in entries.keys() & _FORMS.keys():
-        if entries[key].kind in _FORMS[key]:
-            sound[key] = entries[key]
-        else:
-            yield entries[key].finding(f"{entries[key].word} where {_expected(_FORMS[key])} is expected")
-    yield from _check_risks(sound)
-    yield from _check_parts(name, sound, root, ports)
-
-
-def _check_risks(entries: Mapping[str, Part]) -> Iterator[Finding]:
-    for key in entries.keys() & _RISKS.keys():
-        allowance, what = _RISKS[key]
-        yield replace(entries[key].finding(f"gives the container {what}"), allowance=allowance)
-    if (privileged := entries.get("privileged")) is not None:
-        if privileged.is_true:
-            finding = privileged.finding("gives the container every right over the guest")
-            yield replace(finding, allowance=Allowance.PRIVILEGED)
-        elif privileged.kind is not bool:
-            yield privileged.finding("expected true or false")
-    for key, allowance in _HOST.items():
-        if (entry := entries.get(key)) is not None and entry.text == "host":
-            yield replace(entry.finding("the guest's own, not the container's"), allowance=allowance)
-
-
-def _check_parts(name: str, entries: Mapping[str, Part], root: Part, ports: Ports) -> Iterator[Finding]:
+    """Yield what is wrong with the meaning of one service; its form is judged elsewhere."""
+    entries = sound_entries(part)
+    yield from _check_risks(entries)
+    yield from _check_pairs(entries)
     if "image" in entries:
         yield from check_image(entries["image"])
     for entry in _items(entries, "ports"):
@@ -146,18 +86,42 @@ def _check_parts(name: str, entries: Mapping[str, Part], root: Part, ports: Port
         yield from _check_networks(entries["networks"], _declared(root, "networks"))
     if "healthcheck" in entries:
         yield from _check_health(entries["healthcheck"])
-    if "depends_on" in entries:
-        yield from _check_needs(entries["depends_on"], _declared(root, "services"))
-    if "environment" in entries:
-        yield from _check_environment(entries["environment"])
+    services = _declared(root, "services")
+    for other, need in needed_services(part):
+        if other not in services:
+            yield need.finding(f"there is no service {other[:60]!r}")
 
 
-def needed_services(part: Part) -> Iterator[str]:
-    """Yield the services that one depends on."""
-    needs = (part.entries or {}).get("depends_on")
-    if needs is not None:
-        yield from needs.entries or ()
-        yield from (item.text for item in needs.items or ())
+def _check_risks(entries: Mapping[str, Part]) -> Iterator[Finding]:
+    for key in entries.keys() & _RISKS.keys():
+        allowance, what = _RISKS[key]
+        yield replace(entries[key].finding(f"gives the container {what}"), allowance=allowance)
+    if "privileged" in entries and entries["privileged"].is_true:
+        finding = entries["privileged"].finding("gives the container every right over the guest")
+        yield replace(finding, allowance=Allowance.PRIVILEGED)
+    for item in _items(entries, "security_opt"):
+        if item.text not in _HARMLESS:
+            finding = item.finding("gives the container another confinement than the engine's own")
+            yield replace(finding, allowance=Allowance.SECURITY_OPTIONS)
+    for key, allowance in _HOST.items():
+        if key in entries and entries[key].text == "host":
+            yield replace(entries[key].finding("the guest's own, not the container's"), allowance=allowance)
+    devices = _below(entries.get("deploy"), ("resources", "reservations", "devices"))
+    if devices is not None:
+        finding = devices.finding("gives the container devices of the guest")
+        yield replace(finding, allowance=Allowance.DEVICES)
+
+
+def _check_pairs(entries: Mapping[str, Part]) -> Iterator[Finding]:
+    """Yield what compose does not take together."""
+    for key, path in _TWINS.items():
+        if key in entries and _below(entries.get("deploy"), path) is not None:
+            yield entries[key].finding(f"deploy.{'.'.join(path)} says this too: keep one of them")
+    if "network_mode" in entries and "networks" in entries:
+        yield entries["networks"].finding("network_mode is given too: keep one of them")
+    copies = entries.get("scale") or _below(entries.get("deploy"), ("replicas",))
+    if "container_name" in entries and copies is not None and copies.text not in ("0", "1"):
+        yield entries["container_name"].finding(f"{copies.text} containers cannot have one name")
 
 
 def _check_named(part: Part, declared: Mapping[str, Part], what: str) -> Iterator[Finding]:
@@ -174,7 +138,6 @@ def _check_networks(part: Part, declared: Mapping[str, Part]) -> Iterator[Findin
 
 
 def _check_health(part: Part) -> Iterator[Finding]:
-    yield from check_keys(part, frozenset(_HEALTH), "a health check")
     test = (part.entries or {}).get("test")
     if test is None or test.kind is str:
         return
@@ -187,25 +150,10 @@ def _check_health(part: Part) -> Iterator[Finding]:
         yield test.finding("CMD-SHELL takes one text; what follows it is dropped")
 
 
-def _check_needs(part: Part, services: Mapping[str, Part]) -> Iterator[Finding]:
-    for item in part.items or ():
-        if item.text not in services:
-            yield item.finding(f"there is no service {item.text[:60]!r}")
-    for name, entry in (part.entries or {}).items():
-        if name not in services:
-            yield entry.finding(f"there is no service {name[:60]!r}")
-        condition = (entry.entries or {}).get("condition")
-        if condition is not None and condition.text not in _CONDITIONS:
-            yield condition.finding(f"expected one of {', '.join(_CONDITIONS)}")
-
-
-def _check_environment(part: Part) -> Iterator[Finding]:
-    for item in part.items or ():
-        if item.kind is not str:
-            yield item.finding(f"expected NAME or NAME=value, received {item.word}")
-    for name, entry in (part.entries or {}).items():
-        if entry.kind in (dict, list):
-            yield entry.finding(f"the variable {name[:60]} is {entry.word}; expected a single value")
+def _below(part: Part | None, path: tuple[str, ...]) -> Part | None:
+    for key in path:
+        part = (part.entries or {}).get(key) if part is not None else None
+    return part
 
 
 def _items(entries: Mapping[str, Part], key: str) -> tuple[Part, ...]:
@@ -215,11 +163,3 @@ def _items(entries: Mapping[str, Part], key: str) -> tuple[Part, ...]:
 def _declared(root: Part, key: str) -> Mapping[str, Part]:
     part = (root.entries or {}).get(key)
     return (part.entries or {}) if part is not None else {}
-
-
-def _expected(kinds: frozenset[type]) -> str:
-    if kinds == _EITHER:
-        return "a list or a mapping"
-    if list in kinds:
-        return "a text or a list" if str in kinds else "a list"
-    return "a mapping" if dict in kinds else "a single value"
