@@ -4,6 +4,8 @@ Invariant: a member has the type that the cloud's public SDK demands of it in th
 """
 
 from blueprint.foreign_json import JsonValue
+from blueprint.tee.simulator.kms import SimulatedKms
+from blueprint.testing.cloud.checks import VERSIONS
 from blueprint.testing.cloud.machine import FakeMachine
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "app_view",
     "attestation_view",
     "composition_view",
+    "instance_type_view",
     "kms_view",
     "machine_view",
     "network_view",
@@ -19,12 +22,27 @@ __all__ = [
     "vm_view",
 ]
 
-FIRST_VERSION = "2025-10-28"
+FIRST_VERSION = VERSIONS[0]
 _CREATED = "2026-01-01T00:00:00Z"
 _GIB = 1024**3
 
 
-def kms_view(k256_pubkey: str) -> dict[str, JsonValue]:
+def instance_type_view(name: str, vcpu: int, memory_mb: int) -> dict[str, JsonValue]:
+    """A size that is offered."""
+    return {
+        "id": name,
+        "name": name,
+        "description": name,
+        "vcpu": vcpu,
+        "memory_mb": memory_mb,
+        "hourly_rate": "0.06",
+        "requires_gpu": False,
+        "default_disk_size_gb": 20,
+        "family": "cpu",
+    }
+
+
+def kms_view(kms: SimulatedKms) -> dict[str, JsonValue]:
     """A KMS."""
     return {
         "id": "kms_1",
@@ -34,7 +52,7 @@ def kms_view(k256_pubkey: str) -> dict[str, JsonValue]:
         "chain_id": None,
         "kms_contract_address": None,
         "gateway_app_id": None,
-        "k256_pubkey": k256_pubkey,
+        "k256_pubkey": kms.root_public_key.hex(),
     }
 
 
