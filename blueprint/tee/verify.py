@@ -34,7 +34,7 @@ class Check:
 
     name: str
     is_checked: bool
-    """False where there is nothing to compare with; a check that fails raises, so a checked one has passed."""
+    """False where there is nothing to compare with; a check that fails raises, so others have passed."""
     detail: str
 
 

@@ -118,12 +118,14 @@ class SimulatedCvm:
     def tcb_info(self) -> dict[str, JsonValue]:
         """Return the measurements as the guest agent and the cloud show them."""
         quote = parse_quote(self.quote(b""))
+        registers = (quote.mr_td, quote.rt_mr0, quote.rt_mr1, quote.rt_mr2, quote.rt_mr3)
         return {
             "mrtd": quote.mr_td.hex(),
             "rtmr0": quote.rt_mr0.hex(),
             "rtmr1": quote.rt_mr1.hex(),
             "rtmr2": quote.rt_mr2.hex(),
             "rtmr3": quote.rt_mr3.hex(),
+            "mr_aggregated": hashlib.sha256(b"".join(registers)).hexdigest(),
             "os_image_hash": hashlib.sha256(quote.mr_td).hexdigest(),
             "compose_hash": self.compose_hash.hex(),
             "device_id": hashlib.sha256(b"mock device").hexdigest(),

@@ -126,7 +126,7 @@ class MockPlatform:
         return signed + _u32(len(signature)) + signature
 
     def collateral(self, now_s: int) -> str:
-        """Return the vendor's statements as JSON of ``QuoteCollateralV3``, valid for 30 days from ``now_s``."""
+        """Return the vendor's statements as JSON of ``QuoteCollateralV3``, for 30 days from ``now_s``."""
         tcb_info, qe_identity = self._tcb_info(now_s), self._qe_identity(now_s)
         signer_chain = _pem(self._tcb_signer.certificate, self._root.certificate)
         return json.dumps(

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 
+import dcap_qvl
 import pytest
 
 from blueprint.errors import PolicyViolationError, QuoteInvalidError
@@ -136,8 +137,6 @@ def test_an_advisory_is_refused_and_can_be_accepted_by_name():
 
 
 WRONG = {
-    "debug bit": {"quote": quote_of(is_debug=True)},
-    "TDX module signer": {"quote": quote_of(mr_signer_seam=b"\x01" * 48)},
     "report data": {"report_data": b"\x43" * 64},
     "report data: expected": {"report_data": DATA[:-1]},
     "event log: replays to": {"quote": quote_of(rt_mr3=bytes(48))},
@@ -160,10 +159,23 @@ WRONG = {
 @pytest.mark.parametrize(("name", "changes"), WRONG.items(), ids=WRONG)
 def test_each_check_refuses_by_name(name, changes):
     """Evidence that is well signed and wrong in one thing is refused, and the message names the check."""
-    with pytest.raises(
-        (PolicyViolationError, QuoteInvalidError), match=f"{name}|has the wrong signer|SEAM|Debug|TD"
-    ):
+    with pytest.raises(PolicyViolationError, match=name):
         verify(**changes)
+
+
+UNSAFE = {"debug bit": {"is_debug": True}, "TDX module signer": {"mr_signer_seam": b"\x01" * 48}}
+
+
+@pytest.mark.parametrize(("name", "changes"), UNSAFE.items(), ids=UNSAFE)
+def test_unsafe_guests_are_refused_twice(monkeypatch, name, changes):
+    """The library of today refuses them; with one that does not, our own check does."""
+    with pytest.raises(QuoteInvalidError, match="signature chain"):
+        verify(quote=quote_of(**changes))
+    collateral = dcap_qvl.QuoteCollateralV3.from_json(PLATFORM.collateral(NOW))
+    report = dcap_qvl.verify_with_root_ca(CVM.quote(DATA), collateral, PLATFORM.root_ca, NOW)
+    monkeypatch.setattr(dcap_qvl, "verify_with_root_ca", lambda *_: report)
+    with pytest.raises(PolicyViolationError, match=name):
+        verify(quote=quote_of(**changes))
 
 
 def test_a_configuration_id_that_agrees_is_checked():
