@@ -1,8 +1,6 @@
 """The client and the adapter against the fake cloud, and every fault that it can make."""
 
-import hashlib
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import SecretStr
@@ -10,68 +8,12 @@ from pydantic import SecretStr
 from blueprint.tee.kms_key import verify_public_key
 from blueprint.tee.sealing import SecretVariable, seal
 from blueprint.testing.cloud import FakeCloud, Fault
-from jobs.deploy.backends.backend import Action, Health, Machine, MachineState, Placement, Workload
+from jobs.deploy.backends.backend import Action, Health, MachineState, Placement
 from jobs.deploy.backends.phala import PhalaBackend
 from jobs.deploy.cloud import errors
 from jobs.deploy.cloud.client import CloudClient
-from jobs.deploy.cloud.retry import Retrier
 from jobs.deploy.errors import DeployError
-
-
-def workload(*, name: str = "web-app", image: str = "nginx:1.25") -> Workload:
-    """A measured application with one service and one variable."""
-    compose = {
-        "manifest_version": 2,
-        "name": name,
-        "runner": "docker-compose",
-        "docker_compose_file": f"services:\n  web:\n    image: {image}\n    environment: [GREETING]\n",
-        "kms_enabled": True,
-        "gateway_enabled": True,
-        "public_logs": True,
-        "public_sysinfo": False,
-        "allowed_envs": ["GREETING"],
-    }
-    made = json.dumps(compose, sort_keys=True, separators=(",", ":")).encode()
-    return Workload(name=name, app_compose=made, compose_hash=hashlib.sha256(made).digest())
-
-
-async def no_wait(seconds: float) -> None:
-    """Do not wait."""
-
-
-def backend_of(cloud: FakeCloud, *, key: str | None = None) -> PhalaBackend:
-    """Our adapter, which waits for nothing."""
-    retrier = Retrier(sleep=no_wait, jitter=lambda: 0.0)
-    client = CloudClient(
-        api_key=SecretStr(key or cloud.api_key), base_url=cloud.url, retrier=retrier, timeout_s=5
-    )
-    return PhalaBackend(client, poll_s=0.01)
-
-
-@pytest.fixture
-async def cloud() -> AsyncIterator[FakeCloud]:
-    """A cloud of its own for each test."""
-    async with FakeCloud() as made:
-        yield made
-
-
-@pytest.fixture
-async def backend(cloud: FakeCloud) -> AsyncIterator[PhalaBackend]:
-    """The adapter to it."""
-    made = backend_of(cloud)
-    yield made
-    await made.aclose()
-
-
-async def deployed(backend: PhalaBackend, value: str = "hello") -> Machine:
-    """A machine with one variable."""
-    made = workload()
-    placement = Placement(instance_type="tdx.small")
-    provision = await backend.provisioning.provision(made, placement)
-    assert provision.compose_hash == made.compose_hash
-    assert provision.public_key is not None
-    sealed = seal([SecretVariable("GREETING", value)], provision.public_key.key)
-    return await backend.provisioning.commit(made, placement, provision, sealed, ["GREETING"])
+from tests.support.cloud_world import backend_of, deployed, workload
 
 
 async def test_a_deployment_boots_with_what_was_sealed(cloud: FakeCloud, backend: PhalaBackend) -> None:
