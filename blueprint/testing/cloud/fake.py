@@ -15,6 +15,7 @@ from blueprint.testing.cloud.catalog import Catalog
 from blueprint.testing.cloud.checks import VERSIONS, Handler, api_version
 from blueprint.testing.cloud.faults import Fault, Refusal, refusal
 from blueprint.testing.cloud.inventory import Inventory
+from blueprint.testing.cloud.machine import FakeContainer
 from blueprint.testing.cloud.observation import Observation
 from blueprint.testing.cloud.provisioning import Provisioning
 from blueprint.testing.cloud.updates import Updates
@@ -34,6 +35,7 @@ class FakeCloud:
         boot_s: how long a machine starts.
         max_machines: the workspace's quota.
         slots: for how many machines its one node has room.
+        container: makes a service's container at each boot: healthy at once, unless it is given.
         clock: seconds.
     """
 
@@ -44,13 +46,16 @@ class FakeCloud:
         boot_s: float = 0.0,
         max_machines: int = 10,
         slots: int = 10,
+        container: Callable[[str], FakeContainer] = FakeContainer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.api_key = api_key
         self.requests: list[str] = []
         """Method and path of each request, in order."""
         self.url = ""
-        self._workspace = Workspace(boot_s=boot_s, max_machines=max_machines, slots=slots, clock=clock)
+        self._workspace = Workspace(
+            boot_s=boot_s, max_machines=max_machines, slots=slots, container=container, clock=clock
+        )
         self.kms = self._workspace.kms
         self.platform = self._workspace.platform
         self.machines = self._workspace.machines
@@ -102,7 +107,7 @@ class FakeCloud:
         try:
             faults = self._faults.get((request.method, path), [])
             fault = faults.pop(0) if faults else Fault()
-            answer = await fault.before() or await self._answer(request, handler)
+            answer = await fault.before(request) or await self._answer(request, handler)
             answer = await fault.after(request, answer)
         except Refusal as exc:
             answer = exc.answer

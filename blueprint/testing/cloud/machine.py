@@ -6,7 +6,7 @@ Invariant: the guest boots from the bytes and the ciphertext that the cloud hold
 import re
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from blueprint.foreign_json import JsonValue
 from blueprint.tee.simulator.cvm import BootError, SimulatedCvm
@@ -30,11 +30,12 @@ class Prepared:
     size: dict[str, JsonValue]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class FakeContainer:
     """A container as the guest's engine would list it."""
 
     service: str
+    _: KW_ONLY
     state: str = "running"
     status: str = "Up 3 seconds (healthy)"
     log: bytes = b"started\n"
@@ -51,6 +52,7 @@ class FakeMachine:
     platform: MockPlatform
     clock: Callable[[], float]
     boot_s: float
+    container: Callable[[str], FakeContainer] = FakeContainer
     vm_uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     instance_id: str = ""
     wanted: str = "running"
@@ -77,7 +79,7 @@ class FakeMachine:
         self.instance_id = self.guest.instance_id.hex()
         text = str(self.prepared.compose["docker_compose_file"])
         services = text.partition("services:")[2]
-        self.containers = [FakeContainer(service=name) for name in _SERVICE.findall(services)]
+        self.containers = [self.container(name) for name in _SERVICE.findall(services)]
 
     @property
     def status(self) -> str:

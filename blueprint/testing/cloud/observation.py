@@ -11,7 +11,7 @@ from aiohttp import web
 
 from blueprint.foreign_json import JsonValue
 from blueprint.testing.cloud.checks import Handler, Route
-from blueprint.testing.cloud.faults import Refusal, refusal
+from blueprint.testing.cloud.faults import EVENTS, Refusal, refusal
 from blueprint.testing.cloud.machine import FakeMachine
 from blueprint.testing.cloud.views import (
     attestation_view,
@@ -24,7 +24,6 @@ from blueprint.testing.cloud.workspace import Workspace
 
 __all__ = ["Observation"]
 
-_EVENTS = "text/event-stream"
 _LOOK_S = 0.01
 
 
@@ -68,9 +67,9 @@ class Observation:
 
     async def _state(self, request: web.Request) -> web.StreamResponse:
         machine = self._find(request)
-        if _EVENTS not in request.headers.get("Accept", ""):
+        if EVENTS not in request.headers.get("Accept", ""):
             return web.json_response(state_view(machine))
-        stream = web.StreamResponse(headers={"Content-Type": _EVENTS})
+        stream = web.StreamResponse(headers={"Content-Type": EVENTS})
         await stream.prepare(request)
         shown: dict[str, JsonValue] = {}
         clock = self._workspace.clock

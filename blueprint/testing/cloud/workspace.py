@@ -10,7 +10,7 @@ from blueprint.tee.simulator.kms import SimulatedKms
 from blueprint.tee.simulator.platform import MockPlatform
 from blueprint.testing.cloud.checks import compose_bytes
 from blueprint.testing.cloud.faults import Refusal, refusal
-from blueprint.testing.cloud.machine import FakeMachine, Prepared
+from blueprint.testing.cloud.machine import FakeContainer, FakeMachine, Prepared
 
 __all__ = ["SIZES", "SIZE_MEMBERS", "Workspace"]
 
@@ -27,13 +27,23 @@ class Workspace:
         boot_s: how long a machine starts.
         max_machines: the workspace's quota.
         slots: for how many machines its one node has room.
+        container: makes a service's container at each boot.
         clock: seconds.
     """
 
-    def __init__(self, *, boot_s: float, max_machines: int, slots: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        boot_s: float,
+        max_machines: int,
+        slots: int,
+        container: Callable[[str], FakeContainer],
+        clock: Callable[[], float],
+    ) -> None:
         self.boot_s = boot_s
         self.max_machines = max_machines
         self.slots = slots
+        self._container = container
         self.clock = clock
         self.kms = SimulatedKms()
         self.platform = MockPlatform()
@@ -92,6 +102,7 @@ class Workspace:
             platform=self.platform,
             clock=self.clock,
             boot_s=self.boot_s,
+            container=self._container,
         )
         machine.boot()
         self.machines.append(machine)

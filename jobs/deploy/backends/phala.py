@@ -27,6 +27,7 @@ from jobs.deploy.backends.phala_words import (
     hex_bytes,
     machine_of,
     moved,
+    node_number,
     provision_of,
     resources_of,
     stats_of,
@@ -75,7 +76,7 @@ class _Provisioning:
         self._client = client
 
     async def provision(self, workload: Workload, placement: Placement) -> Provision:
-        await self._check(placement)
+        await _check_choices(self._client, placement)
         compose = compose_object(workload)
         body: dict[str, JsonValue] = {
             "name": workload.name,
@@ -87,7 +88,7 @@ class _Provisioning:
         if placement.image:
             body["image"] = placement.image
         if placement.node:
-            body["teepod_id"] = int(placement.node)
+            body["teepod_id"] = node_number(placement.node)
         if placement.region:
             body["region"] = placement.region
         if names := compose.get("allowed_envs"):
@@ -141,19 +142,20 @@ class _Provisioning:
         elif variables:
             await self._client.patch(machine.id, "envs", variables)
 
-    async def _check(self, placement: Placement) -> None:
-        """Find a wrong instance type, node or image before anything is ordered."""
-        if placement.instance_type:
-            families = (await self._client.instance_types()).result
-            known = [item.id for family in families for item in family.items]
-            _must_be_among(placement.instance_type, known, "instance type")
-        if placement.node or placement.image:
-            nodes = (await self._client.nodes()).nodes
-            if placement.node:
-                _must_be_among(placement.node, [node.id or "" for node in nodes], "node")
-            if placement.image:
-                images = [image.name for node in nodes for image in node.images]
-                _must_be_among(placement.image, images, "image")
+
+async def _check_choices(client: CloudClient, placement: Placement) -> None:
+    """Find a wrong instance type, node or image before anything is ordered."""
+    if placement.instance_type:
+        families = (await client.instance_types()).result
+        known = [item.id for family in families for item in family.items]
+        _must_be_among(placement.instance_type, known, "instance type")
+    if placement.node or placement.image:
+        nodes = (await client.nodes()).nodes
+        if placement.node:
+            _must_be_among(placement.node, [node.id or "" for node in nodes], "node")
+        if placement.image:
+            images = [image.name for node in nodes for image in node.images]
+            _must_be_among(placement.image, images, "image")
 
 
 def _must_be_among(wanted: str, offered: Sequence[str], what: str) -> None:
@@ -222,7 +224,9 @@ class _Scaling:
         await self._client.patch(machine.id, "resources", body)
 
     async def replicate(self, machine: Machine, node: str) -> Machine:
-        return machine_of(await self._client.replicate(machine.id, node))
+        await _check_choices(self._client, Placement(node=node))
+        body: dict[str, JsonValue] = {"node_id": node_number(node)} if node else {}
+        return machine_of(await self._client.replicate(machine.id, body))
 
 
 class _Observation:

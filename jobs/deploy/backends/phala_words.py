@@ -43,6 +43,7 @@ __all__ = [
     "hex_bytes",
     "machine_of",
     "moved",
+    "node_number",
     "provision_of",
     "resources_of",
     "stats_of",
@@ -118,6 +119,11 @@ def resources_of(placement: Placement) -> dict[str, JsonValue]:
         "disk_size": placement.disk_gb,
     }
     return {name: value for name, value in stated.items() if value is not None}
+
+
+def node_number(node: str) -> int | str:
+    """Return a node's id as a request states it: a number, unless this version of the API has others."""
+    return int(node) if node.isascii() and node.isdigit() else node
 
 
 def provision_of(answer: Provisioned, key: PublicKey | None) -> Provision:
@@ -270,7 +276,3 @@ def _der_of(certificate: Certificate) -> bytes:
         raise CloudProtocolError(
             Complaint(request="the attestation", text="the certificate is not PEM")
         ) from exc
-
-
-def _bad_proof(text: str) -> CloudProtocolError:
-    return CloudProtocolError(Complaint(request="the attestation", text=text))

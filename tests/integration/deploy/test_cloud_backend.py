@@ -48,34 +48,6 @@ async def test_an_order_is_sent_once(cloud: FakeCloud, backend: PhalaBackend) ->
     assert 1 == cloud.requests.count("POST /cvms/provision")
 
 
-async def test_watching_ends_when_the_machine_runs() -> None:
-    """Events tell of the boot until its end."""
-    async with FakeCloud(boot_s=0.2) as cloud:
-        backend = backend_of(cloud)
-        machine = await deployed(backend)
-        seen = [now.state async for now in backend.observation.watch(machine, MachineState.RUNNING)]
-        await backend.aclose()
-    assert MachineState.RUNNING == seen[-1]
-
-
-async def test_a_watch_without_events_asks(cloud: FakeCloud, backend: PhalaBackend) -> None:
-    """A stream that breaks is replaced by a question."""
-    machine = await deployed(backend)
-    cloud.fail("GET", "/cvms/{id}/state", Fault(body=b"no events"))
-    seen = [now.state async for now in backend.observation.watch(machine, MachineState.RUNNING)]
-    assert [MachineState.RUNNING] == seen
-
-
-async def test_a_boot_that_fails_ends_the_watch(cloud: FakeCloud, backend: PhalaBackend) -> None:
-    """What was not sealed for the application fails its boot, and the watcher is told why."""
-    made = workload()
-    provision = await backend.provisioning.provision(made, Placement())
-    machine = await backend.provisioning.commit(made, Placement(), provision, b"\x09" * 100, ["GREETING"])
-    seen = [now async for now in backend.observation.watch(machine, MachineState.RUNNING)]
-    assert MachineState.FAILED == seen[-1].state
-    assert "sealed variables" in seen[-1].said
-
-
 async def test_containers_logs_stats_and_evidence_are_told(cloud: FakeCloud, backend: PhalaBackend) -> None:
     """What is inside is seen; the guest's own server never gets the API key."""
     machine = await deployed(backend)
@@ -90,15 +62,6 @@ async def test_containers_logs_stats_and_evidence_are_told(cloud: FakeCloud, bac
     assert workload().app_compose == evidence.app_compose
     assert evidence.quote
     assert evidence.certificate
-
-
-async def test_a_container_that_exited_is_not_running(cloud: FakeCloud, backend: PhalaBackend) -> None:
-    """A machine that runs says nothing about a container that ended at once."""
-    machine = await deployed(backend)
-    container = cloud.machines[0].containers[0]
-    container.state, container.status = "exited", "Exited (0) 1 second ago"
-    (found,) = await backend.observation.containers(machine)
-    assert (False, 0) == (found.is_running, found.exit_code)
 
 
 async def test_a_log_of_an_unknown_service_names_the_known(cloud: FakeCloud, backend: PhalaBackend) -> None:
@@ -120,6 +83,74 @@ async def test_an_update_changes_compose_and_variables(cloud: FakeCloud, backend
     guest = cloud.machines[0].guest
     assert guest is not None
     assert (changed.compose_hash, "bye") == (guest.compose_hash, guest.variables[0].value)
+
+
+async def test_variables_are_replaced_alone(cloud: FakeCloud, backend: PhalaBackend) -> None:
+    """Without a revision only the variables change: what runs and how it is addressed stays."""
+    machine = await deployed(backend)
+    key = await backend.witness.public_key(machine.app_id, "")
+    sealed = seal([SecretVariable("GREETING", "bye")], key.key)
+    await backend.provisioning.apply(machine, None, sealed, ["GREETING"])
+    guest = cloud.machines[0].guest
+    assert guest is not None
+    assert [SecretVariable("GREETING", "bye")] == list(guest.variables)
+    assert workload().compose_hash == guest.compose_hash
+    assert [f"PATCH /cvms/{machine.id}/envs"] == [sent for sent in cloud.requests if "PATCH" in sent]
+
+
+async def test_a_revision_alone_leaves_the_variables(cloud: FakeCloud, backend: PhalaBackend) -> None:
+    """Another text without a new ciphertext boots with the old one."""
+    machine = await deployed(backend)
+    changed = workload(image="nginx:1.26")
+    revision = await backend.provisioning.revise(machine, changed)
+    await backend.provisioning.apply(machine, revision, None, [])
+    guest = cloud.machines[0].guest
+    assert guest is not None
+    assert (changed.compose_hash, "hello") == (guest.compose_hash, guest.variables[0].value)
+
+
+async def test_nothing_to_apply_sends_nothing(cloud: FakeCloud, backend: PhalaBackend) -> None:
+    """Neither a revision nor variables is no request."""
+    machine = await deployed(backend)
+    before = list(cloud.requests)
+    await backend.provisioning.apply(machine, None, None, [])
+    assert before == cloud.requests
+
+
+@pytest.mark.parametrize("node", ["", "1"])
+async def test_a_replica_is_another_machine_of_the_same_application(
+    cloud: FakeCloud, backend: PhalaBackend, node: str
+) -> None:
+    """It has its own id and instance, and opens the same variables."""
+    machine = await deployed(backend)
+    replica = await backend.scaling.replicate(machine, node)
+    assert machine.app_id == replica.app_id
+    assert machine.id != replica.id
+    assert machine.instance_id != replica.instance_id
+    guests = [made.guest for made in cloud.machines]
+    assert [["hello"], ["hello"]] == [[found.value for found in guest.variables] for guest in guests if guest]
+
+
+async def test_a_replica_on_an_unknown_node_is_found_before_the_order(
+    cloud: FakeCloud, backend: PhalaBackend
+) -> None:
+    """The error lists the nodes, whatever was written, and nothing was ordered."""
+    machine = await deployed(backend)
+    with pytest.raises(errors.UnknownChoiceError, match="no node 'node-1'; offered: 1"):
+        await backend.scaling.replicate(machine, "node-1")
+    assert 1 == len(cloud.machines)
+
+
+async def test_all_pages_of_machines_are_read() -> None:
+    """Each machine is listed once, however many pages they fill."""
+    async with FakeCloud(max_machines=120, slots=120) as cloud:
+        backend = backend_of(cloud)
+        machine = await deployed(backend)
+        made = [machine, *[await backend.scaling.replicate(machine, "") for _ in range(100)]]
+        listed = await backend.machines.list()
+        await backend.aclose()
+    assert [found.id for found in made] == [found.id for found in listed]
+    assert 3 == cloud.requests.count("GET /cvms/paginated")
 
 
 async def test_a_machine_is_found_moved_and_deleted(cloud: FakeCloud, backend: PhalaBackend) -> None:
