@@ -58,7 +58,7 @@ class Catalog:
         return web.json_response(told)
 
     async def _sizes(self, _: web.Request) -> web.Response:
-        items = [instance_type_view(name, vcpu, memory) for name, (vcpu, memory) in SIZES.items()]
+        items = [instance_type_view(name, *size) for name, size in SIZES.items()]
         return web.json_response({"result": [{"name": "cpu", "items": items, "total": len(items)}]})
 
     async def _kms(self, _: web.Request) -> web.Response:

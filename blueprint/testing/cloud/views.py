@@ -27,7 +27,7 @@ _CREATED = "2026-01-01T00:00:00Z"
 _GIB = 1024**3
 
 
-def instance_type_view(name: str, vcpu: int, memory_mb: int) -> dict[str, JsonValue]:
+def instance_type_view(name: str, vcpu: int, memory_mb: int, hourly_rate: str) -> dict[str, JsonValue]:
     """A size that is offered."""
     return {
         "id": name,
@@ -35,7 +35,7 @@ def instance_type_view(name: str, vcpu: int, memory_mb: int) -> dict[str, JsonVa
         "description": name,
         "vcpu": vcpu,
         "memory_mb": memory_mb,
-        "hourly_rate": "0.06",
+        "hourly_rate": hourly_rate,
         "requires_gpu": False,
         "default_disk_size_gb": 20,
         "family": "cpu",

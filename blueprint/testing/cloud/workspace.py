@@ -14,8 +14,12 @@ from blueprint.testing.cloud.machine import FakeContainer, FakeMachine, Prepared
 
 __all__ = ["SIZES", "SIZE_MEMBERS", "Workspace"]
 
-SIZES = {"tdx.small": (1, 2048), "tdx.medium": (2, 4096), "tdx.large": (4, 8192)}
-"""Cores and MiB of the instance types."""
+SIZES = {
+    "tdx.small": (1, 2048, "0.06"),
+    "tdx.medium": (2, 4096, "0.12"),
+    "tdx.large": (4, 8192, "0.24"),
+}
+"""Cores, MiB and US dollars an hour of the instance types."""
 SIZE_MEMBERS = {"instance_type": "string", "vcpu": "number", "memory": "number", "disk_size": "number"}
 """The members of a request that state a size, with their types."""
 

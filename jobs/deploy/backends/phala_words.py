@@ -5,7 +5,7 @@ Invariant: a word that is not known becomes UNKNOWN with the word kept, never a 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
@@ -30,6 +30,7 @@ from jobs.deploy.cloud.models import (
     ContainerInfo,
     Cvm,
     CvmState,
+    InstanceType,
     Provisioned,
     SystemStats,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "machine_of",
     "moved",
     "node_number",
+    "price_of",
     "provision_of",
     "resources_of",
     "stats_of",
@@ -126,7 +128,13 @@ def node_number(node: str) -> int | str:
     return int(node) if node.isascii() and node.isdigit() else node
 
 
-def provision_of(answer: Provisioned, key: PublicKey | None) -> Provision:
+def price_of(instance_type: str, sizes: Sequence[InstanceType]) -> str:
+    """Return what a size costs, or an empty string where the cloud does not say."""
+    rates = (size.hourly_rate for size in sizes if size.id == instance_type and size.hourly_rate)
+    return next((f"{rate} USD/h" for rate in rates), "")
+
+
+def provision_of(answer: Provisioned, key: PublicKey | None, *, price: str = "") -> Provision:
     """Return what was prepared."""
     image = answer.os_image_hash
     return Provision(
@@ -135,6 +143,7 @@ def provision_of(answer: Provisioned, key: PublicKey | None) -> Provision:
         public_key=key,
         os_image_hash=hex_bytes(image, 32, "the provisioned OS image hash") if image else b"",
         instance_type=answer.instance_type or "",
+        price=price,
     )
 
 

@@ -233,6 +233,27 @@ async def test_an_unknown_instance_type_is_found_before_the_order(
     assert "POST /cvms/provision" not in cloud.requests
 
 
+@pytest.mark.parametrize(
+    ("instance_type", "price"), [("", "0.06 USD/h"), ("tdx.small", "0.06 USD/h"), ("tdx.large", "0.24 USD/h")]
+)
+async def test_the_price_is_known_before_anything_runs(
+    cloud: FakeCloud, backend: PhalaBackend, instance_type: str, price: str
+) -> None:
+    """What is prepared tells the hourly rate of its size, also of one that the cloud chose."""
+    provision = await backend.provisioning.provision(workload(), Placement(instance_type=instance_type))
+    assert price == provision.price
+    assert [] == cloud.machines
+
+
+async def test_a_price_that_the_cloud_does_not_tell_is_empty(cloud: FakeCloud, backend: PhalaBackend) -> None:
+    """A size without a rate, or with a number for one, stops no deployment."""
+    for rate, price in (({}, ""), ({"hourly_rate": None}, ""), ({"hourly_rate": 0.5}, "0.5 USD/h")):
+        told = {"result": [{"name": "cpu", "items": [{"id": "tdx.small", **rate}]}]}
+        cloud.fail("GET", "/instance-types", Fault(body=json.dumps(told).encode()))
+        provision = await backend.provisioning.provision(workload(), Placement(instance_type="tdx.small"))
+        assert price == provision.price
+
+
 async def test_two_different_public_keys_stop_the_deployment(cloud: FakeCloud, backend: PhalaBackend) -> None:
     """The key of the order must be the key of the KMS."""
     other = json.dumps({"public_key": "11" * 32, "signature": ""}).encode()
