@@ -13,13 +13,14 @@ from jobs.deploy.cloud.client import CloudClient
 from jobs.deploy.cloud.retry import Retrier
 
 
-def workload(*, name: str = "web-app", image: str = "nginx:1.25") -> Workload:
-    """A measured application with one service and one variable."""
+def workload(*, name: str = "web-app", image: str = "nginx:1.25", text: str = "") -> Workload:
+    """A measured application with one service and one variable, unless a compose text is given."""
     compose = {
         "manifest_version": 2,
         "name": name,
         "runner": "docker-compose",
-        "docker_compose_file": f"services:\n  web:\n    image: {image}\n    environment: [GREETING]\n",
+        "docker_compose_file": text
+        or f"services:\n  web:\n    image: {image}\n    environment: [GREETING]\n",
         "kms_enabled": True,
         "gateway_enabled": True,
         "public_logs": True,

@@ -3,10 +3,11 @@
 Invariant: the guest boots from the bytes and the ciphertext that the cloud holds, by the guest's own rules.
 """
 
-import re
 import uuid
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
+
+import yaml
 
 from blueprint.foreign_json import JsonValue
 from blueprint.tee.simulator.cvm import BootError, SimulatedCvm
@@ -14,8 +15,6 @@ from blueprint.tee.simulator.kms import SimulatedKms
 from blueprint.tee.simulator.platform import MockPlatform
 
 __all__ = ["FakeContainer", "FakeMachine", "Prepared"]
-
-_SERVICE = re.compile(r"^  ([A-Za-z0-9_-]+):\s*$", re.MULTILINE)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,13 +72,12 @@ class FakeMachine:
                 kms=self.kms,
                 platform=self.platform,
             )
+            services = _services(str(self.prepared.compose["docker_compose_file"]))
         except BootError as exc:
-            self.boot_error = str(exc)
+            self.boot_error, self.guest = str(exc), None
             return
         self.instance_id = self.guest.instance_id.hex()
-        text = str(self.prepared.compose["docker_compose_file"])
-        services = text.partition("services:")[2]
-        self.containers = [self.container(name) for name in _SERVICE.findall(services)]
+        self.containers = [self.container(name) for name in services]
 
     @property
     def status(self) -> str:
@@ -112,3 +110,15 @@ class FakeMachine:
     def cvm_id(self) -> str:
         """The id of the newer versions."""
         return f"cvm_{self.number:08d}"
+
+
+def _services(text: str) -> list[str]:
+    """Return the names of a compose file's services, without which the guest's engine starts nothing."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise BootError(f"docker-compose.yaml: {exc}") from exc
+    services = content.get("services") if isinstance(content, dict) else None
+    if not isinstance(services, dict) or not services:
+        raise BootError("docker-compose.yaml: no services")
+    return [str(name) for name in services]

@@ -151,6 +151,31 @@ async def test_a_machine_that_is_deleted_ends_its_watch(cloud: FakeCloud, backen
         await watched(backend, machine)
 
 
+@pytest.mark.parametrize(
+    ("text", "services"),
+    [
+        ("services: {web: {image: a}, db: {image: b}}", ["web", "db"]),
+        ("volumes:\n  data:\nservices:\n    web:\n        image: a\nnetworks:\n  net:\n", ["web"]),
+        ("services:\n\tweb:\n", None),
+        ("services: []\n", None),
+        ("- web\n", None),
+    ],
+    ids=["in one line", "between others", "tabs", "a list", "no mapping"],
+)
+async def test_the_fake_runs_the_services_of_the_file(
+    cloud: FakeCloud, backend: PhalaBackend, text: str, services: list[str] | None
+) -> None:
+    """Whatever the spelling, each service has a container; a file that no engine takes fails the boot."""
+    made = workload(text=text)
+    provision = await backend.provisioning.provision(made, Placement())
+    machine = await backend.provisioning.commit(made, Placement(), provision, b"", [])
+    if services is None:
+        assert MachineState.FAILED == (await watched(backend, machine))[-1]
+        assert cloud.machines[0].boot_error.startswith("docker-compose.yaml: ")
+    else:
+        assert services == [found.service for found in await backend.observation.containers(machine)]
+
+
 async def test_a_boot_that_fails_ends_the_watch(cloud: FakeCloud, backend: PhalaBackend) -> None:
     """What was not sealed for the application fails its boot, and the watcher is told why."""
     made = workload()
