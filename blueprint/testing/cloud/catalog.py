@@ -7,10 +7,9 @@ import re
 
 from aiohttp import web
 
-from blueprint.foreign_json import JsonValue
 from blueprint.testing.cloud.checks import Route, api_version, invalid
 from blueprint.testing.cloud.faults import Refusal, refusal
-from blueprint.testing.cloud.views import FIRST_VERSION, instance_type_view, kms_view
+from blueprint.testing.cloud.views import account_view, instance_type_view, kms_view
 from blueprint.testing.cloud.workspace import SIZES, Workspace
 
 __all__ = ["Catalog"]
@@ -35,8 +34,7 @@ class Catalog:
         ]
 
     async def _me(self, request: web.Request) -> web.Response:
-        person: dict[str, JsonValue] = {"username": "tester", "email": "tester@example.test"}
-        return web.json_response(person if api_version(request) == FIRST_VERSION else {"user": person})
+        return web.json_response(account_view(api_version(request)))
 
     async def _nodes(self, _: web.Request) -> web.Response:
         workspace = self._workspace

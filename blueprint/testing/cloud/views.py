@@ -10,6 +10,7 @@ from blueprint.testing.cloud.machine import FakeMachine
 
 __all__ = [
     "FIRST_VERSION",
+    "account_view",
     "app_view",
     "attestation_view",
     "composition_view",
@@ -25,6 +26,32 @@ __all__ = [
 FIRST_VERSION = VERSIONS[0]
 _CREATED = "2026-01-01T00:00:00Z"
 _GIB = 1024**3
+
+
+def account_view(version: str) -> dict[str, JsonValue]:
+    """Whom a key belongs to."""
+    person: dict[str, JsonValue] = {"username": "tester", "email": "tester@example.test", "avatar": ""}
+    if version == FIRST_VERSION:
+        return {**person, "credits": 1, "granted_credits": 0, "team_name": "test", "team_tier": "free"}
+    flags = ("email_verified", "totp_enabled", "has_backup_codes", "flag_has_password")
+    workspace: dict[str, JsonValue] = {
+        "id": "ws_1",
+        "name": "test",
+        "slug": "test",
+        "tier": "free",
+        "role": "owner",
+    }
+    money: dict[str, JsonValue] = {
+        "balance": "1.00",
+        "granted_balance": "0",
+        "is_post_paid": False,
+        "outstanding_amount": None,
+    }
+    return {
+        "user": {**person, "role": "user", **dict.fromkeys(flags, False)},
+        "workspace": workspace,
+        "credits": money,
+    }
 
 
 def instance_type_view(name: str, vcpu: int, memory_mb: int, hourly_rate: str) -> dict[str, JsonValue]:
@@ -178,6 +205,11 @@ def composition_view(machine: FakeMachine, base: str) -> dict[str, JsonValue]:
         "is_online": machine.is_online,
         "is_public": is_public,
         "error": None if machine.is_online else "the guest does not answer",
+        "docker_compose_file": machine.prepared.compose["docker_compose_file"] if is_public else None,
+        "manifest_version": 2,
+        "version": "1.0.0",
+        "runner": "docker-compose",
+        "features": ["kms"],
         "containers": listed if machine.is_online else None,
     }
 
