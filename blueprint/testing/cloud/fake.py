@@ -36,6 +36,8 @@ class FakeCloud:
         max_machines: the workspace's quota.
         slots: for how many machines its one node has room.
         container: makes a service's container at each boot: healthy at once, unless it is given.
+        tells_certificates: whether evidence comes with the text of the application's certificate; the
+            documented schema has only its fingerprint.
         clock: seconds.
     """
 
@@ -47,6 +49,7 @@ class FakeCloud:
         max_machines: int = 10,
         slots: int = 10,
         container: Callable[[str], FakeContainer] = FakeContainer,
+        tells_certificates: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.api_key = api_key
@@ -54,7 +57,12 @@ class FakeCloud:
         """Method and path of each request, in order."""
         self.url = ""
         self._workspace = Workspace(
-            boot_s=boot_s, max_machines=max_machines, slots=slots, container=container, clock=clock
+            boot_s=boot_s,
+            max_machines=max_machines,
+            slots=slots,
+            container=container,
+            tells_certificates=tells_certificates,
+            clock=clock,
         )
         self.kms = self._workspace.kms
         self.platform = self._workspace.platform

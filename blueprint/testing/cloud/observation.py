@@ -40,7 +40,7 @@ class Observation:
             ("GET", f"{one}/state", self._state),
             ("GET", f"{one}/stats", self._shown(stats_view)),
             ("GET", f"{one}/network", self._shown(network_view)),
-            ("GET", f"{one}/attestation", self._shown(attestation_view)),
+            ("GET", f"{one}/attestation", self._attestation),
             ("GET", f"{one}/composition", self._composition),
         ]
 
@@ -61,6 +61,10 @@ class Observation:
             return web.json_response(view(self._find(request)))
 
         return handler
+
+    async def _attestation(self, request: web.Request) -> web.Response:
+        has_text = self._workspace.tells_certificates
+        return web.json_response(attestation_view(self._find(request), has_certificate_text=has_text))
 
     async def _composition(self, request: web.Request) -> web.Response:
         return web.json_response(composition_view(self._find(request), str(request.url.origin())))

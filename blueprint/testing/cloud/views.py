@@ -3,7 +3,11 @@
 Invariant: a member has the type that the cloud's public SDK demands of it in that version.
 """
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509 import load_pem_x509_certificate
+
 from blueprint.foreign_json import JsonValue
+from blueprint.tee.simulator.cvm import SimulatedCvm
 from blueprint.tee.simulator.kms import SimulatedKms
 from blueprint.testing.cloud.checks import VERSIONS
 from blueprint.testing.cloud.machine import FakeMachine
@@ -242,18 +246,42 @@ def network_view(machine: FakeMachine) -> dict[str, JsonValue]:
     }
 
 
-def attestation_view(machine: FakeMachine) -> dict[str, JsonValue]:
+def _certificate_view(machine: FakeMachine, guest: SimulatedCvm) -> dict[str, JsonValue]:
+    """The certificate that a quote is about, in the members that the cloud's public SDK lists."""
+    certificate = load_pem_x509_certificate(guest.certificate.encode())
+    name: dict[str, JsonValue] = {
+        "common_name": machine.prepared.app_id,
+        "organization": None,
+        "country": None,
+        "state": None,
+        "locality": None,
+    }
+    return {
+        "subject": name,
+        "issuer": name,
+        "serial_number": str(certificate.serial_number),
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "version": "v3",
+        "fingerprint": certificate.fingerprint(SHA256()).hex(),
+        "signature_algorithm": "ecdsa-with-SHA256",
+        "sans": None,
+        "is_ca": False,
+        "position_in_chain": 0,
+        "quote": guest.certificate_quote().hex(),
+        "app_id": machine.prepared.app_id,
+        "cert_usage": "app_tls",
+    }
+
+
+def attestation_view(machine: FakeMachine, *, has_certificate_text: bool) -> dict[str, JsonValue]:
     """A machine's proof."""
     guest = machine.guest
     if guest is None or not machine.is_online:
         return {"is_online": False, "is_public": True, "error": "the guest does not answer"}
-    certificate: dict[str, JsonValue] = {
-        "quote": guest.certificate_quote().hex(),
-        "app_id": machine.prepared.app_id,
-        "cert_usage": "app_tls",
-        "position_in_chain": 0,
-        "pem": guest.certificate,
-    }
+    certificate = _certificate_view(machine, guest)
+    if has_certificate_text:
+        certificate["pem"] = guest.certificate
     return {
         "name": machine.prepared.name,
         "is_online": True,

@@ -32,6 +32,7 @@ class Workspace:
         max_machines: the workspace's quota.
         slots: for how many machines its one node has room.
         container: makes a service's container at each boot.
+        tells_certificates: whether evidence comes with the text of the certificate that it is about.
         clock: seconds.
     """
 
@@ -42,11 +43,13 @@ class Workspace:
         max_machines: int,
         slots: int,
         container: Callable[[str], FakeContainer],
+        tells_certificates: bool,
         clock: Callable[[], float],
     ) -> None:
         self.boot_s = boot_s
         self.max_machines = max_machines
         self.slots = slots
+        self.tells_certificates = tells_certificates
         self._container = container
         self.clock = clock
         self.kms = SimulatedKms()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 
+from blueprint.errors import AttestorUnavailableError, PolicyViolationError
 from blueprint.foreign_json import JsonValue, parse_json
 from jobs.deploy.backends.backend import (
     Container,
@@ -248,22 +249,37 @@ def stats_of(answer: SystemStats) -> Stats:
 def evidence_of(answer: Attestation) -> Evidence:
     """Return the proof of the application's own certificate.
 
+    The quote binds the key of that certificate, so it proves something about the application only together
+    with the certificate. The cloud's documented schema of an attestation has the certificate's names, dates
+    and fingerprint, but neither its text nor its key; a fingerprint is of the whole certificate, so the key
+    cannot be checked by it. Where the text is told too (as ``pem`` or ``certificate``), it is
+    used. Where it is not, there is no evidence: the quote alone could be that of any guest.
+
     Raises:
-        DeployError: the machine does not give it, with the cloud's reason.
+        AttestorUnavailableError: the machine offers no quote yet, with the cloud's reason.
+        PolicyViolationError: it offers a quote without the certificate that the quote is about.
+        CloudProtocolError: the answer is malformed.
     """
     proofs = [certificate for certificate in answer.app_certificates or () if certificate.quote]
     if not proofs or answer.tcb_info is None:
-        raise DeployError(
-            f"the machine gives no attestation: {answer.error or 'nothing was offered'}",
-            advice="wait until it runs, then verify again",
+        raise AttestorUnavailableError(
+            f"the machine gives no attestation: {answer.error or 'nothing was offered'}; "
+            "wait until it runs, then verify again"
         )
     certificate = min(proofs, key=lambda proof: proof.position_in_chain or 0)
+    if not certificate.pem:
+        # SECURITY: fails closed (test_a_quote_without_its_certificate_is_no_evidence).
+        raise PolicyViolationError(
+            "the cloud gives the quote without the application's certificate, of which it tells only the "
+            f"fingerprint ({(certificate.fingerprint or 'none')[:64]}): nothing tells whose quote it is; "
+            "have the application itself prove what it is, or waive the verification by name"
+        )
     log = answer.tcb_info.event_log
     return Evidence(
         quote=_quote_of(certificate),
         event_log=log if isinstance(log, str) else json.dumps(log),
         app_compose=answer.tcb_info.app_compose.encode(),
-        certificate=_der_of(certificate),
+        certificate=_der_of(certificate.pem),
     )
 
 
@@ -276,11 +292,9 @@ def _quote_of(certificate: Certificate) -> bytes:
         ) from exc
 
 
-def _der_of(certificate: Certificate) -> bytes:
-    if certificate.pem is None:
-        return b""
+def _der_of(pem: str) -> bytes:
     try:
-        return load_pem_x509_certificate(certificate.pem.encode()).public_bytes(Encoding.DER)
+        return load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
     except ValueError as exc:
         raise CloudProtocolError(
             Complaint(request="the attestation", text="the certificate is not PEM")

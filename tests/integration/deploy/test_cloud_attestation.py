@@ -1,19 +1,21 @@
 """What the cloud gives as evidence is verified as anywhere else: with signatures, log and certificate."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from blueprint.errors import PolicyViolationError, QuoteInvalidError
+from blueprint.errors import AttestorUnavailableError, PolicyViolationError, QuoteInvalidError
 from blueprint.tee.policy import AttestationPolicy
 from blueprint.tee.report_data import certificate_report_data
 from blueprint.tee.verify import VerifiedQuote, verify_quote
-from blueprint.testing.cloud import FakeCloud, FakeMachine
+from blueprint.testing.cloud import FakeCloud, FakeMachine, Fault
 from jobs.deploy.backends.backend import Evidence, Machine
 from jobs.deploy.backends.phala import PhalaBackend
-from tests.support.cloud_world import deployed, workload
+from jobs.deploy.cloud.errors import CloudProtocolError
+from tests.support.cloud_world import backend_of, deployed, workload
 
 AGREED = workload()
 OTHER = workload(image="nginx:1.26")
@@ -113,6 +115,41 @@ async def test_a_log_that_was_edited_to_please_is_refused(cloud: FakeCloud, back
     forged = replace(evidence, event_log=pleasing, app_compose=AGREED.app_compose)
     with pytest.raises(PolicyViolationError, match="^event log: replays to"):
         verify(cloud, forged, policy_of(cloud, machine))
+
+
+async def test_a_quote_without_its_certificate_is_no_evidence() -> None:
+    """As documented the cloud tells only a fingerprint: that is said, and nothing is verified by half."""
+    async with FakeCloud(tells_certificates=False) as cloud:
+        backend = backend_of(cloud)
+        machine = await deployed(backend)
+        with pytest.raises(
+            PolicyViolationError, match=r"without the application's certificate.*fingerprint \([0-9a-f]{64}\)"
+        ):
+            await backend.witness.evidence(machine, b"")
+        await backend.aclose()
+
+
+async def test_a_machine_that_is_not_up_has_no_evidence_yet() -> None:
+    """That passes: the error may be tried again, and has the cloud's reason."""
+    async with FakeCloud(boot_s=600.0) as cloud:
+        backend = backend_of(cloud)
+        machine = await deployed(backend)
+        with pytest.raises(AttestorUnavailableError, match="the guest does not answer") as caught:
+            await backend.witness.evidence(machine, b"")
+        await backend.aclose()
+    assert caught.value.retryable
+
+
+async def test_evidence_that_is_malformed_is_an_error_of_the_cloud(
+    cloud: FakeCloud, backend: PhalaBackend
+) -> None:
+    """Neither a quote that is no hexadecimal nor a certificate that is no certificate is passed on."""
+    machine = await deployed(backend)
+    for members in ({"quote": "zz", "pem": "x"}, {"quote": "00", "pem": "x"}):
+        told = {"app_certificates": [members], "tcb_info": {"app_compose": "{}", "event_log": []}}
+        cloud.fail("GET", "/cvms/{id}/attestation", Fault(body=json.dumps(told).encode()))
+        with pytest.raises(CloudProtocolError, match="attestation"):
+            await backend.witness.evidence(machine, b"")
 
 
 async def test_the_certificate_of_another_guest_is_refused(cloud: FakeCloud, backend: PhalaBackend) -> None:
