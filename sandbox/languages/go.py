@@ -31,8 +31,10 @@ __all__ = ["LANGUAGE", "Go"]
 SUFFIXES = (".go",)
 
 # What only the go command understands: build constraints, embedded files, C, assembly by directive.
+# SECURITY: no blanks but those of one line: a file of empty lines would be read from each of them to its end
+# (test_sources_are_read_at_once).
 _NEEDS_GO_COMMAND = re.compile(
-    rb'^//(go:build|go:embed|\s*\+build)|^\s*import\s+"C"|^\s*"C"\s*$', re.MULTILINE
+    rb'^//(go:build|go:embed|[^\S\n]*\+build)|^[^\S\n]*import\s+"C"|^[^\S\n]*"C"[^\S\n]*$', re.MULTILINE
 )
 # A name whose end may be an operating system or a processor is a build constraint, and so is a test.
 _CONSTRAINED_NAME = re.compile(r"_[a-z0-9]+\.go$")
@@ -65,11 +67,15 @@ cp go.mod go.sum "$layer"
 grep -v '/go.mod ' go.sum >"$lock"
 cd "$GOMODCACHE/cache" && rm -rf lock vcs download/sumdb && find . -name '*.zip' -delete
 """
-# The go command locks the module file; in the layer, one program could so stop all others.
+# SECURITY: the go command locks the module file, and what it notes of each module in its cache; in the layer,
+# one program could so stop all others (test_lock_on_a_file_of_a_layer_stops_nobody_else).
 MODULES = "/work/.modules"
 BUILD = f"""\
 set -e
-mkdir {MODULES} && cp {DEPS}/go.mod {DEPS}/go.sum {MODULES} && chmod u+w {MODULES}/*
+mkdir {MODULES} && cp {DEPS}/go.mod {DEPS}/go.sum {MODULES}
+mkdir {MODULES}/cached && ln -s {DEPS}/modules/* {MODULES}/cached && rm {MODULES}/cached/cache
+cp -r {DEPS}/modules/cache {MODULES}/cached
+chmod -R u+w {MODULES}/go.mod {MODULES}/go.sum {MODULES}/cached/cache
 exec "$@"
 """
 
@@ -123,7 +129,7 @@ class Go:
             else _by_go_command(request, given.runtime, package, folder)
         )
         # An index of each module would be written to the cache, which is the tree's and read-only.
-        modules = {"GOMODCACHE": f"{DEPS}/modules", "GOSUMDB": "off", "GODEBUG": "goindex=0"}
+        modules = {"GOMODCACHE": f"{MODULES}/cached", "GOSUMDB": "off", "GODEBUG": "goindex=0"}
         return Plan(
             files=_module_file(request, given.runtime) if has_modules else (),
             stages=(

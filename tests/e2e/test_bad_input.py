@@ -8,9 +8,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
-from eth_abi.abi import decode, encode
+from eth_abi.abi import encode
 
 from blueprint.chain.deployment import (
     Deployment,
@@ -34,6 +36,7 @@ from blueprint.chain.wire import parse_address
 from blueprint.errors import RevertedError
 from blueprint.keccak import keccak256
 from blueprint.types import CallKey
+from jobs.deploy.codec import decode_result as decode_deploy_result
 from jobs.execute_codec import (
     ChainFile,
     ChainLimits,
@@ -313,12 +316,11 @@ async def test_output_beyond_the_sandboxs_cap_is_counted_and_digested(world: Wor
 
 
 @pytest.mark.usefixtures("lives_on")
-async def test_job_without_a_handler_is_answered(world: World) -> None:
-    """The blueprint declares `deploy` as job 1; a node that does not serve it says so in the generic form."""
-    answer = await world.ask(b"compose", job_index=1)
-    ((version, status, message),) = decode(["(uint16,uint8,string)"], answer)
-    assert (version, status) == (1, ExecutionStatus.REJECTED)
-    assert message == "job index 1 has no handler; this node serves 0 (execute)"
+async def test_job_that_the_operator_does_not_offer_is_answered(world: World) -> None:
+    """The blueprint declares `deploy` as job 1; a node without a place to deploy to says so, in its form."""
+    answer = decode_deploy_result(await world.ask(b"compose", job_index=1))
+    assert answer.status == ExecutionStatus.REJECTED
+    assert answer.error_message == "job 1 (deploy): this operator offers no deployments"
 
 
 async def test_job_that_the_blueprint_lacks_is_refused_by_the_contract(world: World) -> None:
@@ -419,8 +421,23 @@ async def test_full_disk_stops_the_node_and_loses_no_call(world: World, small_di
 def refuse(world: World, *arguments: str, **variables: str) -> tuple[int, str]:
     """Run a command that must fail; returns its exit code and its error."""
     process = start(*arguments, folder=world.folder, **variables)
-    out, _ = process.communicate(timeout=60)
+    try:
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that was not refused would answer the calls of other tests
+        process.communicate()
     return process.returncode, json.loads(out.splitlines()[-1])["error"]
+
+
+def whole_journal(world: World, copy: Path) -> bytes:
+    """Return the running node's journal as one file, what is still in its log included."""
+    with (
+        closing(sqlite3.connect(world.state / "journal.sqlite")) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+        target.execute("PRAGMA journal_mode=WAL")
+    return copy.read_bytes()
 
 
 def operator_key(world: World) -> dict[str, str]:
@@ -447,7 +464,7 @@ def test_corrupt_journal_is_refused_and_left_as_it_is(
 ) -> None:
     """A node does not start on a journal that it cannot trust, and does not touch it."""
     journal = tmp_path / "journal.sqlite"
-    content = damage((world.state / "journal.sqlite").read_bytes())
+    content = damage(whole_journal(world, tmp_path / "copy.sqlite"))
     journal.write_bytes(content)
     code, error = refuse(
         world, "run", *world.where(), "--state-dir", str(tmp_path), "--tree", "host", "--http-port", "0",

@@ -1,0 +1,158 @@
+"""What a deployment would change, before anything is sent.
+
+Invariant: a plan is made of what is wanted and what was recorded alone; it names variables, never a value.
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from blueprint.foreign_json import JsonValue
+from jobs.deploy.app_compose import parse_app_compose
+from jobs.deploy.backends.backend import Placement
+from jobs.deploy.record import DeploymentRecord, Stage
+from jobs.deploy.wanted import Variables, Wanted, is_same
+
+__all__ = ["Change", "Plan", "make_plan"]
+
+_TEXT = "docker_compose_file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One member that would be another."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What would happen."""
+
+    name: str
+    place: str
+    is_new: bool
+    compose_hash: str
+    """Of what is wanted, in hexadecimal digits: what its attestation must show."""
+    old_compose_hash: str = ""
+    compose_diff: str = ""
+    """Unified; empty where the text stays."""
+    changes: tuple[Change, ...] = ()
+    """Of other measured members, and of resources."""
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    """Names of variables."""
+    replaces_variables: bool = False
+    """All values are sent anew: an update never merges."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_noop(self) -> bool:
+        """Whether nothing would be sent that changes anything."""
+        return not (
+            self.is_new
+            or self.compose_hash != self.old_compose_hash
+            or self.changes
+            or self.replaces_variables
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the plan's members."""
+        return asdict(self) | {"is_noop": self.is_noop}
+
+    def lines(self) -> Iterator[str]:
+        """Yield the plan for people."""
+        if self.is_noop:
+            yield f"{self.name} at {self.place}: nothing changes"
+            return
+        yield f"{self.name} at {self.place}: {'create' if self.is_new else 'change'}"
+        if self.old_compose_hash and self.old_compose_hash != self.compose_hash:
+            yield f"  compose hash {self.old_compose_hash} -> {self.compose_hash}"
+        else:
+            yield f"  compose hash {self.compose_hash}"
+        for change in self.changes:
+            yield f"  {change.name}: {change.before} -> {change.after}"
+        for sign, names in (("+", self.added), ("-", self.removed), ("=", self.kept)):
+            for name in names:
+                yield f"  variable {sign} {name}"
+        yield from (f"  warning: {warning}" for warning in self.warnings)
+        yield from self.compose_diff.splitlines()
+
+
+def make_plan(
+    wanted: Wanted,
+    record: DeploymentRecord | None,
+    variables: Variables | None = None,
+    *,
+    place: str,
+    old_volumes: tuple[str, ...] = (),
+    volumes: tuple[str, ...] = (),
+) -> Plan:
+    """Compare what is wanted with what was deployed.
+
+    Args:
+        wanted: the application.
+        record: what is known of it; None for a new one.
+        variables: those that would be sent; None to leave them.
+        place: the back end's name.
+        old_volumes: the named volumes of the text that is deployed.
+        volumes: those of the text that is wanted.
+    """
+    new_hash = wanted.workload.compose_hash.hex()
+    if record is None or record.stage is Stage.PREPARED:
+        return Plan(
+            name=wanted.workload.name,
+            place=place,
+            is_new=True,
+            compose_hash=new_hash,
+            added=tuple(sorted(wanted.names)),
+            changes=tuple(_resources(Placement(), wanted.placement)),
+        )
+    before, after = parse_app_compose(record.app_compose), parse_app_compose(wanted.workload.app_compose)
+    old_names, new_names = set(record.names), set(wanted.names)
+    replaces = variables is not None and not is_same(record, variables)
+    return Plan(
+        name=record.name,
+        place=place,
+        is_new=False,
+        compose_hash=new_hash,
+        old_compose_hash=record.compose_hash,
+        compose_diff=_diff(str(before[_TEXT]), str(after[_TEXT])),
+        changes=(*_members(before, after), *_resources(record.placement, wanted.placement)),
+        added=tuple(sorted(new_names - old_names)),
+        removed=tuple(sorted(old_names - new_names)),
+        kept=tuple(sorted(old_names & new_names)),
+        replaces_variables=replaces,
+        warnings=tuple(_warnings(replaces=replaces, lost=sorted(set(old_volumes) - set(volumes)))),
+    )
+
+
+def _warnings(*, replaces: bool, lost: list[str]) -> Iterator[str]:
+    if replaces:
+        yield "all variables are replaced: what is not given again is gone"
+    for volume in lost:
+        yield f"the volume {volume} is no longer used; its data stays on the disk, out of reach"
+
+
+def _members(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> Iterator[Change]:
+    for name in sorted(before.keys() | after.keys()):
+        if name in (_TEXT, "allowed_envs") or before.get(name) == after.get(name):
+            continue
+        yield Change(name=name, before=str(before.get(name, "-")), after=str(after.get(name, "-")))
+
+
+def _resources(before: Placement, after: Placement) -> Iterator[Change]:
+    old, new = asdict(before), asdict(after)
+    for name, value in new.items():
+        if value not in (old[name], None, ""):
+            yield Change(name=name, before=str(old[name] or "-"), after=str(value))
+
+
+def _diff(before: str, after: str) -> str:
+    lines = difflib.unified_diff(
+        before.splitlines(), after.splitlines(), "deployed", "wanted", lineterm="", n=2
+    )
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""A plan says what would change, and nothing else would."""
+
+from dataclasses import replace
+
+from blueprint.tee.sealing import SecretVariable
+from jobs.deploy.app_compose import AppCompose
+from jobs.deploy.backends.backend import Placement
+from jobs.deploy.plan import Change, make_plan
+from jobs.deploy.record import DeploymentRecord, Stage, VariablesDigest
+from jobs.deploy.wanted import Wanted
+
+SECRET = "s3cret"
+
+
+def wanted(image: str = "a:1", names: tuple[str, ...] = ("TOKEN",), **placement: object) -> Wanted:
+    """An application with one service."""
+    text = f"services:\n  web:\n    image: {image}\n    environment: [{', '.join(names)}]\n"
+    workload = AppCompose(name="web-app", docker_compose_file=text, allowed_envs=names).workload()
+    return Wanted(workload=workload, names=names, placement=Placement(**placement))  # type: ignore[arg-type]
+
+
+def variables(value: str = SECRET) -> list[SecretVariable]:
+    """Its variable."""
+    return [SecretVariable("TOKEN", value)]
+
+
+def record(of: Wanted, stage: Stage = Stage.VERIFIED) -> DeploymentRecord:
+    """What is known once it was deployed."""
+    return DeploymentRecord(
+        name="web-app",
+        place="cloud",
+        stage=stage,
+        app_id="ab" * 20,
+        app_compose=of.workload.app_compose.decode(),
+        compose_hash=of.workload.compose_hash.hex(),
+        names=of.names,
+        variables=VariablesDigest.of(variables()),
+        placement=of.placement,
+    )
+
+
+def test_a_new_application_is_created() -> None:
+    """Everything is new, a mere preparation among it."""
+    plan = make_plan(wanted(disk_gb=20), None, variables(), place="cloud")
+    assert (plan.is_new, plan.is_noop, plan.added) == (True, False, ("TOKEN",))
+    assert plan.changes == (Change(name="disk_gb", before="-", after="20"),)
+    assert make_plan(wanted(), record(wanted(), Stage.PREPARED), place="cloud").is_new
+
+
+def test_the_same_again_changes_nothing() -> None:
+    """The same text, variables and size, or no variables given at all."""
+    for given in (variables(), None):
+        plan = make_plan(wanted(), record(wanted()), given, place="cloud")
+        assert plan.is_noop
+        assert list(plan.lines()) == ["web-app at cloud: nothing changes"]
+
+
+def test_a_changed_text_is_shown_line_by_line() -> None:
+    """The diff, both hashes, and what stays."""
+    plan = make_plan(wanted("a:2"), record(wanted("a:1")), place="cloud")
+    assert "-    image: a:1\n+    image: a:2" in plan.compose_diff
+    assert (plan.kept, plan.changes, plan.is_noop) == (("TOKEN",), (), False)
+    assert plan.old_compose_hash != plan.compose_hash
+
+
+def test_other_variables_are_named_and_never_shown() -> None:
+    """Names added, removed and kept; a changed value is a full replacement, said so; no value is anywhere."""
+    plan = make_plan(wanted(names=("OTHER", "TOKEN")), record(wanted()), variables("another"), place="cloud")
+    assert (plan.added, plan.removed, plan.kept) == (("OTHER",), (), ("TOKEN",))
+    assert plan.replaces_variables
+    shown = "\n".join(plan.lines()) + str(plan.to_json())
+    assert "all variables are replaced" in shown
+    assert SECRET not in shown
+    assert "another" not in shown
+
+
+def test_resources_and_measured_members_are_compared() -> None:
+    """A larger disk, and a member of app-compose.json that is public now."""
+    new = wanted(disk_gb=40)
+    text = AppCompose(name="web-app", docker_compose_file="x", public_logs=True)
+    plan = make_plan(new, record(wanted(disk_gb=20)), place="cloud")
+    assert plan.changes == (Change(name="disk_gb", before="20", after="40"),)
+    public = replace(new, workload=text.workload())
+    assert (
+        Change(name="public_logs", before="False", after="True")
+        in make_plan(public, record(new), place="cloud").changes
+    )
+
+
+def test_a_volume_that_is_left_behind_is_warned_of() -> None:
+    """Its data is not deleted, and no longer seen."""
+    plan = make_plan(
+        wanted("a:2"), record(wanted()), place="cloud", old_volumes=("data", "logs"), volumes=("data",)
+    )
+    assert plan.warnings == ("the volume logs is no longer used; its data stays on the disk, out of reach",)
