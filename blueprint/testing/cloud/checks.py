@@ -6,18 +6,37 @@ Invariant: a request that the real cloud or the guest would refuse is refused, w
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
 from blueprint.foreign_json import JsonValue, parse_json
 from blueprint.testing.cloud.faults import Refusal, refusal
 
-__all__ = ["compose_bytes", "demand", "demand_compose", "demand_name", "read_object"]
+__all__ = [
+    "VERSIONS",
+    "Handler",
+    "Route",
+    "api_version",
+    "compose_bytes",
+    "demand",
+    "demand_compose",
+    "demand_name",
+    "demand_sealed",
+    "invalid",
+    "read_object",
+]
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Route = tuple[str, str, Handler]
+"""Method, path below the base URL, and what answers."""
+VERSIONS = ("2025-10-28", "2026-01-21", "2026-05-22", "2026-06-23")
 
 _NAME = re.compile(r"[a-zA-Z](?!.*--)([a-zA-Z0-9-]*[a-zA-Z0-9])?")
 _NAME_LENGTHS = range(5, 64)
 _MAX_COMPOSE_BYTES = 200 * 1024
+_MAX_SEALED_BYTES = 256 * 1024
+_SEALED = re.compile(r"(?:[0-9a-f]{2})+")
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "boolean": (bool,),
@@ -48,6 +67,11 @@ _DEFAULTS: Mapping[str, JsonValue] = {
 }
 
 
+def api_version(request: web.Request) -> str:
+    """Return the version whose shapes a request asks for."""
+    return request.headers.get("X-Phala-Version", VERSIONS[0])
+
+
 async def read_object(request: web.Request) -> dict[str, JsonValue]:
     """Return the body of a request, which must be a JSON object."""
     content = await request.read()
@@ -56,7 +80,7 @@ async def read_object(request: web.Request) -> dict[str, JsonValue]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise _invalid("body", "Input should be a valid dictionary")
+        raise invalid("body", "Input should be a valid dictionary")
     return value
 
 
@@ -66,33 +90,33 @@ def demand(
     """Check the types of members that are there, and that those are there that must be."""
     for name in required:
         if body.get(name) is None:
-            raise _invalid(name, "Field required")
+            raise invalid(name, "Field required")
     for name, kind in kinds.items():
         value = body.get(name)
         is_bool = isinstance(value, bool) and kind != "boolean"
         if value is not None and (is_bool or not isinstance(value, _KINDS[kind])):
-            raise _invalid(name, f"Input should be a valid {kind}")
+            raise invalid(name, f"Input should be a valid {kind}")
 
 
 def demand_name(name: JsonValue) -> str:
     """Return a machine's name that the cloud accepts."""
     if not isinstance(name, str) or len(name) not in _NAME_LENGTHS or not _NAME.fullmatch(name):
-        raise _invalid("name", "5 to 63 letters, digits and single hyphens, beginning with a letter")
+        raise invalid("name", "5 to 63 letters, digits and single hyphens, beginning with a letter")
     return name
 
 
 def demand_compose(value: JsonValue) -> dict[str, JsonValue]:
     """Return the app-compose object with the members that the cloud adds."""
     if not isinstance(value, dict):
-        raise _invalid("compose_file", "Input should be a valid dictionary")
+        raise invalid("compose_file", "Input should be a valid dictionary")
     demand(value, _COMPOSE_MEMBERS)
     text, script = value.get("docker_compose_file"), value.get("pre_launch_script") or ""
     if not isinstance(text, str) or not isinstance(script, str) or not text.strip():
         raise Refusal(refusal(400, "a compose file is required", code="ERR-01-002"))
     if len(text.encode()) + len(script.encode()) > _MAX_COMPOSE_BYTES:
-        raise _invalid("docker_compose_file", "more than 200 KiB with the script")
+        raise invalid("docker_compose_file", "more than 200 KiB with the script")
     if value.get("storage_fs", "zfs") not in ("zfs", "ext4"):
-        raise _invalid("storage_fs", "Input should be 'ext4' or 'zfs'")
+        raise invalid("storage_fs", "Input should be 'ext4' or 'zfs'")
     return {**_DEFAULTS, **{name: member for name, member in value.items() if name != "update_env_vars"}}
 
 
@@ -102,5 +126,20 @@ def compose_bytes(compose: Mapping[str, JsonValue]) -> tuple[bytes, str]:
     return made, hashlib.sha256(made).hexdigest()
 
 
-def _invalid(place: str, message: str) -> Refusal:
-    return Refusal(refusal(422, [{"loc": ["body", place], "msg": message, "type": "value_error"}]))
+def demand_sealed(body: Mapping[str, JsonValue]) -> bytes | None:
+    """Return a request's sealed variables: lower-case digits, no more than the guest reads."""
+    digits = body.get("encrypted_env")
+    if digits is None:
+        return None
+    if (
+        not isinstance(digits, str)
+        or len(digits) > 2 * _MAX_SEALED_BYTES
+        or _SEALED.fullmatch(digits) is None
+    ):
+        raise invalid("encrypted_env", "hexadecimal digits, at most 256 KiB")
+    return bytes.fromhex(digits)
+
+
+def invalid(place: str, message: str, *, where: str = "body") -> Refusal:
+    """Return the refusal of a member of a request."""
+    return Refusal(refusal(422, [{"loc": [where, place], "msg": message, "type": "value_error"}]))

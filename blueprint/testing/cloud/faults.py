@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-__all__ = ["Fault", "Refusal", "refusal"]
+__all__ = ["EVENTS", "Fault", "Refusal", "refusal"]
+
+EVENTS = "text/event-stream"
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +26,12 @@ class Fault:
     message: str = "a fault that was asked for"
     retry_after: str = ""
     body: bytes | None = None
-    """Sent instead of the answer's own."""
+    """Sent instead of the answer's own; the request is carried out, but no stream of events is begun."""
     is_cut: bool = False
     """Half of the answer is sent, after the request was carried out, and the connection is closed."""
     headers: dict[str, str] = field(default_factory=dict)
 
-    async def before(self) -> web.Response | None:
+    async def before(self, request: web.Request) -> web.Response | None:
         """Wait, and return the answer that comes in place of the handler's."""
         await asyncio.sleep(self.delay_s)
         if self.status:
@@ -39,17 +42,21 @@ class Fault:
                 answer.headers["Retry-After"] = self.retry_after
             answer.headers.update(self.headers)
             return answer
+        if self.body is not None and EVENTS in request.headers.get("Accept", ""):
+            return web.Response()
         return None
 
     async def after(self, request: web.Request, answer: web.StreamResponse) -> web.StreamResponse:
         """Spoil the handler's own answer."""
+        if self.status:
+            return answer
         if self.body is not None:
-            return web.Response(body=self.body, content_type="application/json", headers=self.headers)
+            answer = web.Response(body=self.body, headers={"Content-Type": _JSON, **self.headers})
         if self.is_cut and isinstance(answer, web.Response) and request.transport is not None:
             content = answer.body if isinstance(answer.body, bytes) else b""
-            kind = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-            length = f"Content-Length: {len(content) + 9}\r\n\r\n".encode()
-            request.transport.write(kind + length + content[: len(content) // 2])
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: {answer.headers['Content-Type']}\r\n"
+            length = f"Content-Length: {len(content) + 1}\r\n\r\n"
+            request.transport.write((head + length).encode() + content[: len(content) // 2])
             request.transport.close()
         return answer
 

@@ -3,10 +3,11 @@
 Invariant: the guest boots from the bytes and the ciphertext that the cloud holds, by the guest's own rules.
 """
 
-import re
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+
+import yaml
 
 from blueprint.foreign_json import JsonValue
 from blueprint.tee.simulator.cvm import BootError, SimulatedCvm
@@ -14,8 +15,6 @@ from blueprint.tee.simulator.kms import SimulatedKms
 from blueprint.tee.simulator.platform import MockPlatform
 
 __all__ = ["FakeContainer", "FakeMachine", "Prepared"]
-
-_SERVICE = re.compile(r"^  ([A-Za-z0-9_-]+):\s*$", re.MULTILINE)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,11 +29,12 @@ class Prepared:
     size: dict[str, JsonValue]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class FakeContainer:
     """A container as the guest's engine would list it."""
 
     service: str
+    _: KW_ONLY
     state: str = "running"
     status: str = "Up 3 seconds (healthy)"
     log: bytes = b"started\n"
@@ -51,6 +51,7 @@ class FakeMachine:
     platform: MockPlatform
     clock: Callable[[], float]
     boot_s: float
+    container: Callable[[str], FakeContainer] = FakeContainer
     vm_uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     instance_id: str = ""
     wanted: str = "running"
@@ -71,13 +72,12 @@ class FakeMachine:
                 kms=self.kms,
                 platform=self.platform,
             )
+            services = _services(str(self.prepared.compose["docker_compose_file"]))
         except BootError as exc:
-            self.boot_error = str(exc)
+            self.boot_error, self.guest = str(exc), None
             return
         self.instance_id = self.guest.instance_id.hex()
-        text = str(self.prepared.compose["docker_compose_file"])
-        services = text.partition("services:")[2]
-        self.containers = [FakeContainer(service=name) for name in _SERVICE.findall(services)]
+        self.containers = [self.container(name) for name in services]
 
     @property
     def status(self) -> str:
@@ -110,3 +110,15 @@ class FakeMachine:
     def cvm_id(self) -> str:
         """The id of the newer versions."""
         return f"cvm_{self.number:08d}"
+
+
+def _services(text: str) -> list[str]:
+    """Return the names of a compose file's services, without which the guest's engine starts nothing."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise BootError(f"docker-compose.yaml: {exc}") from exc
+    services = content.get("services") if isinstance(content, dict) else None
+    if not isinstance(services, dict) or not services:
+        raise BootError("docker-compose.yaml: no services")
+    return [str(name) for name in services]

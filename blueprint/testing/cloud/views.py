@@ -3,14 +3,22 @@
 Invariant: a member has the type that the cloud's public SDK demands of it in that version.
 """
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509 import load_pem_x509_certificate
+
 from blueprint.foreign_json import JsonValue
+from blueprint.tee.simulator.cvm import SimulatedCvm
+from blueprint.tee.simulator.kms import SimulatedKms
+from blueprint.testing.cloud.checks import VERSIONS
 from blueprint.testing.cloud.machine import FakeMachine
 
 __all__ = [
     "FIRST_VERSION",
+    "account_view",
     "app_view",
     "attestation_view",
     "composition_view",
+    "instance_type_view",
     "kms_view",
     "machine_view",
     "network_view",
@@ -19,12 +27,53 @@ __all__ = [
     "vm_view",
 ]
 
-FIRST_VERSION = "2025-10-28"
+FIRST_VERSION = VERSIONS[0]
 _CREATED = "2026-01-01T00:00:00Z"
 _GIB = 1024**3
 
 
-def kms_view(k256_pubkey: str) -> dict[str, JsonValue]:
+def account_view(version: str) -> dict[str, JsonValue]:
+    """Whom a key belongs to."""
+    person: dict[str, JsonValue] = {"username": "tester", "email": "tester@example.test", "avatar": ""}
+    if version == FIRST_VERSION:
+        return {**person, "credits": 1, "granted_credits": 0, "team_name": "test", "team_tier": "free"}
+    flags = ("email_verified", "totp_enabled", "has_backup_codes", "flag_has_password")
+    workspace: dict[str, JsonValue] = {
+        "id": "ws_1",
+        "name": "test",
+        "slug": "test",
+        "tier": "free",
+        "role": "owner",
+    }
+    money: dict[str, JsonValue] = {
+        "balance": "1.00",
+        "granted_balance": "0",
+        "is_post_paid": False,
+        "outstanding_amount": None,
+    }
+    return {
+        "user": {**person, "role": "user", **dict.fromkeys(flags, False)},
+        "workspace": workspace,
+        "credits": money,
+    }
+
+
+def instance_type_view(name: str, vcpu: int, memory_mb: int, hourly_rate: str) -> dict[str, JsonValue]:
+    """A size that is offered."""
+    return {
+        "id": name,
+        "name": name,
+        "description": name,
+        "vcpu": vcpu,
+        "memory_mb": memory_mb,
+        "hourly_rate": hourly_rate,
+        "requires_gpu": False,
+        "default_disk_size_gb": 20,
+        "family": "cpu",
+    }
+
+
+def kms_view(kms: SimulatedKms) -> dict[str, JsonValue]:
     """A KMS."""
     return {
         "id": "kms_1",
@@ -34,7 +83,7 @@ def kms_view(k256_pubkey: str) -> dict[str, JsonValue]:
         "chain_id": None,
         "kms_contract_address": None,
         "gateway_app_id": None,
-        "k256_pubkey": k256_pubkey,
+        "k256_pubkey": kms.root_public_key.hex(),
     }
 
 
@@ -160,6 +209,11 @@ def composition_view(machine: FakeMachine, base: str) -> dict[str, JsonValue]:
         "is_online": machine.is_online,
         "is_public": is_public,
         "error": None if machine.is_online else "the guest does not answer",
+        "docker_compose_file": machine.prepared.compose["docker_compose_file"] if is_public else None,
+        "manifest_version": 2,
+        "version": "1.0.0",
+        "runner": "docker-compose",
+        "features": ["kms"],
         "containers": listed if machine.is_online else None,
     }
 
@@ -192,18 +246,42 @@ def network_view(machine: FakeMachine) -> dict[str, JsonValue]:
     }
 
 
-def attestation_view(machine: FakeMachine) -> dict[str, JsonValue]:
+def _certificate_view(machine: FakeMachine, guest: SimulatedCvm) -> dict[str, JsonValue]:
+    """The certificate that a quote is about, in the members that the cloud's public SDK lists."""
+    certificate = load_pem_x509_certificate(guest.certificate.encode())
+    name: dict[str, JsonValue] = {
+        "common_name": machine.prepared.app_id,
+        "organization": None,
+        "country": None,
+        "state": None,
+        "locality": None,
+    }
+    return {
+        "subject": name,
+        "issuer": name,
+        "serial_number": str(certificate.serial_number),
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "version": "v3",
+        "fingerprint": certificate.fingerprint(SHA256()).hex(),
+        "signature_algorithm": "ecdsa-with-SHA256",
+        "sans": None,
+        "is_ca": False,
+        "position_in_chain": 0,
+        "quote": guest.certificate_quote().hex(),
+        "app_id": machine.prepared.app_id,
+        "cert_usage": "app_tls",
+    }
+
+
+def attestation_view(machine: FakeMachine, *, has_certificate_text: bool) -> dict[str, JsonValue]:
     """A machine's proof."""
     guest = machine.guest
     if guest is None or not machine.is_online:
         return {"is_online": False, "is_public": True, "error": "the guest does not answer"}
-    certificate: dict[str, JsonValue] = {
-        "quote": guest.certificate_quote().hex(),
-        "app_id": machine.prepared.app_id,
-        "cert_usage": "app_tls",
-        "position_in_chain": 0,
-        "pem": guest.certificate,
-    }
+    certificate = _certificate_view(machine, guest)
+    if has_certificate_text:
+        certificate["pem"] = guest.certificate
     return {
         "name": machine.prepared.name,
         "is_online": True,

@@ -1,7 +1,8 @@
 """What the deployment service needs of a place to deploy to, in five small ports, and the words they use.
 
 Invariant: no port takes or gives the value of a variable: what passes here is ciphertext and names. Every
-failure is a `DeployError` of the adapter, with what to do; nothing is swallowed while waiting.
+failure is a `DeployError` of the adapter, with what to do, or an `AttestationError` where evidence is
+missing; nothing is swallowed while waiting.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -258,7 +259,11 @@ class Witness(Protocol):
         """Return the key that an application's variables are sealed to."""
 
     async def evidence(self, machine: Machine, nonce: bytes) -> Evidence:
-        """Return a machine's attestation; a place that cannot bind a nonce leaves it out."""
+        """Return a machine's attestation; a place that cannot bind a nonce leaves it out.
+
+        Raises:
+            AttestationError: it gives none, or not all of it.
+        """
 
 
 class Backend(Protocol):

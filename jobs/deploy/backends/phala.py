@@ -27,6 +27,8 @@ from jobs.deploy.backends.phala_words import (
     hex_bytes,
     machine_of,
     moved,
+    node_number,
+    price_of,
     provision_of,
     resources_of,
     stats_of,
@@ -39,7 +41,7 @@ from jobs.deploy.cloud.errors import (
     NotFoundError,
     UnknownChoiceError,
 )
-from jobs.deploy.cloud.models import CvmState, Provisioned
+from jobs.deploy.cloud.models import CvmState, InstanceType, Provisioned
 from jobs.deploy.errors import DeployError
 
 __all__ = ["PhalaBackend"]
@@ -75,7 +77,8 @@ class _Provisioning:
         self._client = client
 
     async def provision(self, workload: Workload, placement: Placement) -> Provision:
-        await self._check(placement)
+        sizes = await _offered_sizes(self._client, placement.instance_type)
+        await _check_host(self._client, node=placement.node, image=placement.image)
         compose = compose_object(workload)
         body: dict[str, JsonValue] = {
             "name": workload.name,
@@ -87,7 +90,7 @@ class _Provisioning:
         if placement.image:
             body["image"] = placement.image
         if placement.node:
-            body["teepod_id"] = int(placement.node)
+            body["teepod_id"] = node_number(placement.node)
         if placement.region:
             body["region"] = placement.region
         if names := compose.get("allowed_envs"):
@@ -97,7 +100,8 @@ class _Provisioning:
             raise CloudProtocolError(
                 Complaint(request="POST /cvms/provision", text="no app id in the answer")
             )
-        return provision_of(answer, await _stated_key(self._client, answer))
+        price = price_of(answer.instance_type or placement.instance_type, sizes)
+        return provision_of(answer, await _stated_key(self._client, answer), price=price)
 
     async def commit(
         self,
@@ -141,19 +145,24 @@ class _Provisioning:
         elif variables:
             await self._client.patch(machine.id, "envs", variables)
 
-    async def _check(self, placement: Placement) -> None:
-        """Find a wrong instance type, node or image before anything is ordered."""
-        if placement.instance_type:
-            families = (await self._client.instance_types()).result
-            known = [item.id for family in families for item in family.items]
-            _must_be_among(placement.instance_type, known, "instance type")
-        if placement.node or placement.image:
-            nodes = (await self._client.nodes()).nodes
-            if placement.node:
-                _must_be_among(placement.node, [node.id or "" for node in nodes], "node")
-            if placement.image:
-                images = [image.name for node in nodes for image in node.images]
-                _must_be_among(placement.image, images, "image")
+
+async def _offered_sizes(client: CloudClient, wanted: str) -> Sequence[InstanceType]:
+    """Return the instance types that are offered; one that is wanted must be among them."""
+    sizes = [item for family in (await client.instance_types()).result for item in family.items]
+    if wanted:
+        _must_be_among(wanted, [size.id for size in sizes], "instance type")
+    return sizes
+
+
+async def _check_host(client: CloudClient, *, node: str, image: str = "") -> None:
+    """Find a wrong node or image before anything is ordered."""
+    if not node and not image:
+        return
+    nodes = (await client.nodes()).nodes
+    if node:
+        _must_be_among(node, [offered.id or "" for offered in nodes], "node")
+    if image:
+        _must_be_among(image, [offered.name for each in nodes for offered in each.images], "image")
 
 
 def _must_be_among(wanted: str, offered: Sequence[str], what: str) -> None:
@@ -222,7 +231,9 @@ class _Scaling:
         await self._client.patch(machine.id, "resources", body)
 
     async def replicate(self, machine: Machine, node: str) -> Machine:
-        return machine_of(await self._client.replicate(machine.id, node))
+        await _check_host(self._client, node=node)
+        body: dict[str, JsonValue] = {"node_id": node_number(node)} if node else {}
+        return machine_of(await self._client.replicate(machine.id, body))
 
 
 class _Observation:

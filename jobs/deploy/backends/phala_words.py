@@ -5,11 +5,12 @@ Invariant: a word that is not known becomes UNKNOWN with the word kept, never a 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 
+from blueprint.errors import AttestorUnavailableError, PolicyViolationError
 from blueprint.foreign_json import JsonValue, parse_json
 from jobs.deploy.backends.backend import (
     Container,
@@ -30,6 +31,7 @@ from jobs.deploy.cloud.models import (
     ContainerInfo,
     Cvm,
     CvmState,
+    InstanceType,
     Provisioned,
     SystemStats,
 )
@@ -43,6 +45,8 @@ __all__ = [
     "hex_bytes",
     "machine_of",
     "moved",
+    "node_number",
+    "price_of",
     "provision_of",
     "resources_of",
     "stats_of",
@@ -120,7 +124,18 @@ def resources_of(placement: Placement) -> dict[str, JsonValue]:
     return {name: value for name, value in stated.items() if value is not None}
 
 
-def provision_of(answer: Provisioned, key: PublicKey | None) -> Provision:
+def node_number(node: str) -> int | str:
+    """Return a node's id as a request states it: a number, unless this version of the API has others."""
+    return int(node) if node.isascii() and node.isdigit() else node
+
+
+def price_of(instance_type: str, sizes: Sequence[InstanceType]) -> str:
+    """Return what a size costs, or an empty string where the cloud does not say."""
+    rates = (size.hourly_rate for size in sizes if size.id == instance_type and size.hourly_rate)
+    return next((f"{rate} USD/h" for rate in rates), "")
+
+
+def provision_of(answer: Provisioned, key: PublicKey | None, *, price: str = "") -> Provision:
     """Return what was prepared."""
     image = answer.os_image_hash
     return Provision(
@@ -129,6 +144,7 @@ def provision_of(answer: Provisioned, key: PublicKey | None) -> Provision:
         public_key=key,
         os_image_hash=hex_bytes(image, 32, "the provisioned OS image hash") if image else b"",
         instance_type=answer.instance_type or "",
+        price=price,
     )
 
 
@@ -233,22 +249,37 @@ def stats_of(answer: SystemStats) -> Stats:
 def evidence_of(answer: Attestation) -> Evidence:
     """Return the proof of the application's own certificate.
 
+    The quote binds the key of that certificate, so it proves something about the application only together
+    with the certificate. The cloud's documented schema of an attestation has the certificate's names, dates
+    and fingerprint, but neither its text nor its key; a fingerprint is of the whole certificate, so the key
+    cannot be checked by it. Where the text is told too (as ``pem`` or ``certificate``), it is
+    used. Where it is not, there is no evidence: the quote alone could be that of any guest.
+
     Raises:
-        DeployError: the machine does not give it, with the cloud's reason.
+        AttestorUnavailableError: the machine offers no quote yet, with the cloud's reason.
+        PolicyViolationError: it offers a quote without the certificate that the quote is about.
+        CloudProtocolError: the answer is malformed.
     """
     proofs = [certificate for certificate in answer.app_certificates or () if certificate.quote]
     if not proofs or answer.tcb_info is None:
-        raise DeployError(
-            f"the machine gives no attestation: {answer.error or 'nothing was offered'}",
-            advice="wait until it runs, then verify again",
+        raise AttestorUnavailableError(
+            f"the machine gives no attestation: {answer.error or 'nothing was offered'}; "
+            "wait until it runs, then verify again"
         )
     certificate = min(proofs, key=lambda proof: proof.position_in_chain or 0)
+    if not certificate.pem:
+        # SECURITY: fails closed (test_a_quote_without_its_certificate_is_no_evidence).
+        raise PolicyViolationError(
+            "the cloud gives the quote without the application's certificate, of which it tells only the "
+            f"fingerprint ({(certificate.fingerprint or 'none')[:64]}): nothing tells whose quote it is; "
+            "have the application itself prove what it is, or waive the verification by name"
+        )
     log = answer.tcb_info.event_log
     return Evidence(
         quote=_quote_of(certificate),
         event_log=log if isinstance(log, str) else json.dumps(log),
         app_compose=answer.tcb_info.app_compose.encode(),
-        certificate=_der_of(certificate),
+        certificate=_der_of(certificate.pem),
     )
 
 
@@ -261,16 +292,10 @@ def _quote_of(certificate: Certificate) -> bytes:
         ) from exc
 
 
-def _der_of(certificate: Certificate) -> bytes:
-    if certificate.pem is None:
-        return b""
+def _der_of(pem: str) -> bytes:
     try:
-        return load_pem_x509_certificate(certificate.pem.encode()).public_bytes(Encoding.DER)
+        return load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
     except ValueError as exc:
         raise CloudProtocolError(
             Complaint(request="the attestation", text="the certificate is not PEM")
         ) from exc
-
-
-def _bad_proof(text: str) -> CloudProtocolError:
-    return CloudProtocolError(Complaint(request="the attestation", text=text))

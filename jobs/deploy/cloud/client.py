@@ -195,10 +195,9 @@ class CloudClient:
         """Ask for ``start``, ``stop``, ``shutdown`` or ``restart``; sent once."""
         await self._exchange("POST", f"/cvms/{segment(ref)}/{action}", None if body is None else dict(body))
 
-    async def replicate(self, ref: str, node: str) -> Cvm:
+    async def replicate(self, ref: str, body: Mapping[str, JsonValue]) -> Cvm:
         """Order another machine of the same application; sent once."""
-        body: dict[str, JsonValue] = {"node_id": int(node)} if node else {}
-        return await self._send("POST", f"/cvms/{segment(ref)}/replicas", body, Cvm)
+        return await self._send("POST", f"/cvms/{segment(ref)}/replicas", dict(body), Cvm)
 
     async def delete(self, ref: str) -> None:
         """Remove a machine; sent once."""

@@ -34,7 +34,12 @@ def _as_id(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _as_rate(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 Id = Annotated[str, BeforeValidator(_as_id)]
+Rate = Annotated[str, BeforeValidator(_as_rate)]
 
 
 class _Answer(BaseModel):
@@ -116,7 +121,8 @@ class InstanceType(_Answer):
     name: str | None = None
     vcpu: int | None = None
     memory_mb: int | None = None
-    hourly_rate: str | None = None
+    hourly_rate: Rate | None = None
+    """US dollars, a decimal number; the cloud's own command line puts the sign before it."""
     default_disk_size_gb: int | None = None
 
 

@@ -7,6 +7,7 @@ Invariant: the API key goes only to the base URL's host: redirects are not follo
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -257,12 +258,14 @@ def _details(value: JsonValue) -> tuple[str, ...]:
 
 
 def _retry_after_s(header: str | None, now_s: float) -> float | None:
-    """Seconds from a Retry-After (RFC 9110, section 10.2.3): a number, or a moment."""
+    """Seconds from a Retry-After (RFC 9110, section 10.2.3): a number, or a moment in any of three forms."""
     if header is None:
         return None
     if header.strip().isascii() and header.strip().isdigit():
         return float(header[:12])
     try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - now_s)
+        moment = parsedate_to_datetime(header)
+        # The oldest form names no zone, and means UTC too.
+        return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now_s)
     except (ValueError, OverflowError):
         return None

@@ -1,8 +1,6 @@
 """The client and the adapter against the fake cloud, and every fault that it can make."""
 
-import hashlib
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import SecretStr
@@ -10,68 +8,12 @@ from pydantic import SecretStr
 from blueprint.tee.kms_key import verify_public_key
 from blueprint.tee.sealing import SecretVariable, seal
 from blueprint.testing.cloud import FakeCloud, Fault
-from jobs.deploy.backends.backend import Action, Health, Machine, MachineState, Placement, Workload
+from jobs.deploy.backends.backend import Action, Health, MachineState, Placement
 from jobs.deploy.backends.phala import PhalaBackend
 from jobs.deploy.cloud import errors
 from jobs.deploy.cloud.client import CloudClient
-from jobs.deploy.cloud.retry import Retrier
 from jobs.deploy.errors import DeployError
-
-
-def workload(*, name: str = "web-app", image: str = "nginx:1.25") -> Workload:
-    """A measured application with one service and one variable."""
-    compose = {
-        "manifest_version": 2,
-        "name": name,
-        "runner": "docker-compose",
-        "docker_compose_file": f"services:\n  web:\n    image: {image}\n    environment: [GREETING]\n",
-        "kms_enabled": True,
-        "gateway_enabled": True,
-        "public_logs": True,
-        "public_sysinfo": False,
-        "allowed_envs": ["GREETING"],
-    }
-    made = json.dumps(compose, sort_keys=True, separators=(",", ":")).encode()
-    return Workload(name=name, app_compose=made, compose_hash=hashlib.sha256(made).digest())
-
-
-async def no_wait(seconds: float) -> None:
-    """Do not wait."""
-
-
-def backend_of(cloud: FakeCloud, *, key: str | None = None) -> PhalaBackend:
-    """Our adapter, which waits for nothing."""
-    retrier = Retrier(sleep=no_wait, jitter=lambda: 0.0)
-    client = CloudClient(
-        api_key=SecretStr(key or cloud.api_key), base_url=cloud.url, retrier=retrier, timeout_s=5
-    )
-    return PhalaBackend(client, poll_s=0.01)
-
-
-@pytest.fixture
-async def cloud() -> AsyncIterator[FakeCloud]:
-    """A cloud of its own for each test."""
-    async with FakeCloud() as made:
-        yield made
-
-
-@pytest.fixture
-async def backend(cloud: FakeCloud) -> AsyncIterator[PhalaBackend]:
-    """The adapter to it."""
-    made = backend_of(cloud)
-    yield made
-    await made.aclose()
-
-
-async def deployed(backend: PhalaBackend, value: str = "hello") -> Machine:
-    """A machine with one variable."""
-    made = workload()
-    placement = Placement(instance_type="tdx.small")
-    provision = await backend.provisioning.provision(made, placement)
-    assert provision.compose_hash == made.compose_hash
-    assert provision.public_key is not None
-    sealed = seal([SecretVariable("GREETING", value)], provision.public_key.key)
-    return await backend.provisioning.commit(made, placement, provision, sealed, ["GREETING"])
+from tests.support.cloud_world import backend_of, deployed, workload
 
 
 async def test_a_deployment_boots_with_what_was_sealed(cloud: FakeCloud, backend: PhalaBackend) -> None:
@@ -106,34 +48,6 @@ async def test_an_order_is_sent_once(cloud: FakeCloud, backend: PhalaBackend) ->
     assert 1 == cloud.requests.count("POST /cvms/provision")
 
 
-async def test_watching_ends_when_the_machine_runs() -> None:
-    """Events tell of the boot until its end."""
-    async with FakeCloud(boot_s=0.2) as cloud:
-        backend = backend_of(cloud)
-        machine = await deployed(backend)
-        seen = [now.state async for now in backend.observation.watch(machine, MachineState.RUNNING)]
-        await backend.aclose()
-    assert MachineState.RUNNING == seen[-1]
-
-
-async def test_a_watch_without_events_asks(cloud: FakeCloud, backend: PhalaBackend) -> None:
-    """A stream that breaks is replaced by a question."""
-    machine = await deployed(backend)
-    cloud.fail("GET", "/cvms/{id}/state", Fault(body=b"no events"))
-    seen = [now.state async for now in backend.observation.watch(machine, MachineState.RUNNING)]
-    assert [MachineState.RUNNING] == seen
-
-
-async def test_a_boot_that_fails_ends_the_watch(cloud: FakeCloud, backend: PhalaBackend) -> None:
-    """What was not sealed for the application fails its boot, and the watcher is told why."""
-    made = workload()
-    provision = await backend.provisioning.provision(made, Placement())
-    machine = await backend.provisioning.commit(made, Placement(), provision, b"\x09" * 100, ["GREETING"])
-    seen = [now async for now in backend.observation.watch(machine, MachineState.RUNNING)]
-    assert MachineState.FAILED == seen[-1].state
-    assert "sealed variables" in seen[-1].said
-
-
 async def test_containers_logs_stats_and_evidence_are_told(cloud: FakeCloud, backend: PhalaBackend) -> None:
     """What is inside is seen; the guest's own server never gets the API key."""
     machine = await deployed(backend)
@@ -148,15 +62,6 @@ async def test_containers_logs_stats_and_evidence_are_told(cloud: FakeCloud, bac
     assert workload().app_compose == evidence.app_compose
     assert evidence.quote
     assert evidence.certificate
-
-
-async def test_a_container_that_exited_is_not_running(cloud: FakeCloud, backend: PhalaBackend) -> None:
-    """A machine that runs says nothing about a container that ended at once."""
-    machine = await deployed(backend)
-    container = cloud.machines[0].containers[0]
-    container.state, container.status = "exited", "Exited (0) 1 second ago"
-    (found,) = await backend.observation.containers(machine)
-    assert (False, 0) == (found.is_running, found.exit_code)
 
 
 async def test_a_log_of_an_unknown_service_names_the_known(cloud: FakeCloud, backend: PhalaBackend) -> None:
@@ -178,6 +83,74 @@ async def test_an_update_changes_compose_and_variables(cloud: FakeCloud, backend
     guest = cloud.machines[0].guest
     assert guest is not None
     assert (changed.compose_hash, "bye") == (guest.compose_hash, guest.variables[0].value)
+
+
+async def test_variables_are_replaced_alone(cloud: FakeCloud, backend: PhalaBackend) -> None:
+    """Without a revision only the variables change: what runs and how it is addressed stays."""
+    machine = await deployed(backend)
+    key = await backend.witness.public_key(machine.app_id, "")
+    sealed = seal([SecretVariable("GREETING", "bye")], key.key)
+    await backend.provisioning.apply(machine, None, sealed, ["GREETING"])
+    guest = cloud.machines[0].guest
+    assert guest is not None
+    assert [SecretVariable("GREETING", "bye")] == list(guest.variables)
+    assert workload().compose_hash == guest.compose_hash
+    assert [f"PATCH /cvms/{machine.id}/envs"] == [sent for sent in cloud.requests if "PATCH" in sent]
+
+
+async def test_a_revision_alone_leaves_the_variables(cloud: FakeCloud, backend: PhalaBackend) -> None:
+    """Another text without a new ciphertext boots with the old one."""
+    machine = await deployed(backend)
+    changed = workload(image="nginx:1.26")
+    revision = await backend.provisioning.revise(machine, changed)
+    await backend.provisioning.apply(machine, revision, None, [])
+    guest = cloud.machines[0].guest
+    assert guest is not None
+    assert (changed.compose_hash, "hello") == (guest.compose_hash, guest.variables[0].value)
+
+
+async def test_nothing_to_apply_sends_nothing(cloud: FakeCloud, backend: PhalaBackend) -> None:
+    """Neither a revision nor variables is no request."""
+    machine = await deployed(backend)
+    before = list(cloud.requests)
+    await backend.provisioning.apply(machine, None, None, [])
+    assert before == cloud.requests
+
+
+@pytest.mark.parametrize("node", ["", "1"])
+async def test_a_replica_is_another_machine_of_the_same_application(
+    cloud: FakeCloud, backend: PhalaBackend, node: str
+) -> None:
+    """It has its own id and instance, and opens the same variables."""
+    machine = await deployed(backend)
+    replica = await backend.scaling.replicate(machine, node)
+    assert machine.app_id == replica.app_id
+    assert machine.id != replica.id
+    assert machine.instance_id != replica.instance_id
+    guests = [made.guest for made in cloud.machines]
+    assert [["hello"], ["hello"]] == [[found.value for found in guest.variables] for guest in guests if guest]
+
+
+async def test_a_replica_on_an_unknown_node_is_found_before_the_order(
+    cloud: FakeCloud, backend: PhalaBackend
+) -> None:
+    """The error lists the nodes, whatever was written, and nothing was ordered."""
+    machine = await deployed(backend)
+    with pytest.raises(errors.UnknownChoiceError, match="no node 'node-1'; offered: 1"):
+        await backend.scaling.replicate(machine, "node-1")
+    assert 1 == len(cloud.machines)
+
+
+async def test_all_pages_of_machines_are_read() -> None:
+    """Each machine is listed once, however many pages they fill."""
+    async with FakeCloud(max_machines=120, slots=120) as cloud:
+        backend = backend_of(cloud)
+        machine = await deployed(backend)
+        made = [machine, *[await backend.scaling.replicate(machine, "") for _ in range(100)]]
+        listed = await backend.machines.list()
+        await backend.aclose()
+    assert [found.id for found in made] == [found.id for found in listed]
+    assert 3 == cloud.requests.count("GET /cvms/paginated")
 
 
 async def test_a_machine_is_found_moved_and_deleted(cloud: FakeCloud, backend: PhalaBackend) -> None:
@@ -258,6 +231,27 @@ async def test_an_unknown_instance_type_is_found_before_the_order(
     with pytest.raises(errors.UnknownChoiceError, match=r"tdx\.medium"):
         await backend.provisioning.provision(workload(), Placement(instance_type="tdx.huge"))
     assert "POST /cvms/provision" not in cloud.requests
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "price"), [("", "0.06 USD/h"), ("tdx.small", "0.06 USD/h"), ("tdx.large", "0.24 USD/h")]
+)
+async def test_the_price_is_known_before_anything_runs(
+    cloud: FakeCloud, backend: PhalaBackend, instance_type: str, price: str
+) -> None:
+    """What is prepared tells the hourly rate of its size, also of one that the cloud chose."""
+    provision = await backend.provisioning.provision(workload(), Placement(instance_type=instance_type))
+    assert price == provision.price
+    assert [] == cloud.machines
+
+
+async def test_a_price_that_the_cloud_does_not_tell_is_empty(cloud: FakeCloud, backend: PhalaBackend) -> None:
+    """A size without a rate, or with a number for one, stops no deployment."""
+    for rate, price in (({}, ""), ({"hourly_rate": None}, ""), ({"hourly_rate": 0.5}, "0.5 USD/h")):
+        told = {"result": [{"name": "cpu", "items": [{"id": "tdx.small", **rate}]}]}
+        cloud.fail("GET", "/instance-types", Fault(body=json.dumps(told).encode()))
+        provision = await backend.provisioning.provision(workload(), Placement(instance_type="tdx.small"))
+        assert price == provision.price
 
 
 async def test_two_different_public_keys_stop_the_deployment(cloud: FakeCloud, backend: PhalaBackend) -> None:

@@ -17,7 +17,7 @@ from jobs.deploy.order import Deployer
 from jobs.deploy.record import RecordStore
 from jobs.deploy.service import DockerDeploymentService
 from jobs.deploy.trust import KmsTrust
-from tests.integration.deploy.test_cloud_backend import backend_of
+from tests.support.cloud_world import backend_of
 from tests.support.deployer_conformance import DeployerConformance
 
 

@@ -25,7 +25,7 @@ from jobs.deploy.record import RecordError, RecordStore, Stage
 from jobs.deploy.service import DockerDeploymentService, UnknownDeploymentError
 from jobs.deploy.trust import KmsTrust
 from jobs.deploy.wanted import DeploymentConflictError, Sealed, Wanted
-from tests.integration.deploy.test_cloud_backend import backend_of
+from tests.support.cloud_world import backend_of
 
 SECRET = "s3cret of the caller"
 GREETING = [SecretVariable("GREETING", SECRET)]

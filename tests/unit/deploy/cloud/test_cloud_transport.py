@@ -8,9 +8,10 @@ from pydantic import SecretStr
 
 from blueprint.errors import ConfigError
 from jobs.deploy.cloud import errors
-from jobs.deploy.cloud.client import CloudClient, segment
+from jobs.deploy.cloud.client import API_VERSION, BASE_URL, CloudClient, segment
 from jobs.deploy.cloud.events import EventStreamError, read_events
 from jobs.deploy.cloud.retry import Retrier, RetryPolicy
+from jobs.deploy.cloud.transport import CloudTransport
 
 KEY = "phak_planted_secret"
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -89,6 +90,50 @@ async def test_a_wait_beyond_the_budget_is_not_begun() -> None:
         with pytest.raises(errors.RateLimitedError) as caught:
             await client.me()
     assert (3600.0, []) == (caught.value.complaint.retry_after_s, waits.slept)
+
+
+@pytest.mark.parametrize(
+    ("header", "wait_s"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 37.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 37.0),
+        ("Sun Nov  6 08:49:37 1994", 37.0),
+        ("Sun, 06 Nov 1994 09:49:37 +0100", 37.0),
+        ("Sun, 06 Nov 1994 08:00:00 GMT", 0.0),
+        ("tomorrow", None),
+        ("-5", None),
+    ],
+)
+async def test_a_retry_after_may_be_a_moment(header: str, wait_s: float | None) -> None:
+    """Each form of RFC 9110, compared with the clock; one that is past waits for nothing."""
+    transport = CloudTransport(
+        BASE_URL,
+        api_key=SecretStr(KEY),
+        api_version=API_VERSION,
+        timeout_s=1,
+        max_answer_bytes=1000,
+        wall_clock=lambda: 784_111_740.0,
+        transport=httpx.MockTransport(lambda _: httpx.Response(429, headers={"Retry-After": header})),
+    )
+    with pytest.raises(errors.RateLimitedError) as caught:
+        await transport.exchange("GET", "/auth/me")
+    await transport.aclose()
+    assert wait_s == caught.value.complaint.retry_after_s
+
+
+async def test_pages_without_end_are_refused() -> None:
+    """A cloud that always names a further page is not asked for ever."""
+    seen: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.params["page"])
+        page = {"items": [{"status": "running"}], "total": 10**9, "pages": 10**9}
+        return httpx.Response(200, json=page)
+
+    async with client_of(handler, Waits()) as client:
+        with pytest.raises(errors.CloudProtocolError, match="more than 200 pages"):
+            await client.cvms()
+    assert [str(number) for number in range(1, 201)] == seen
 
 
 async def test_the_key_is_never_shown() -> None:
