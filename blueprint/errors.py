@@ -19,6 +19,7 @@
         ReorgedError            a block that was relied on is gone
       AttestationError                                                     (exit code 4)
         QuoteInvalidError, PolicyViolationError, AttestorUnavailableError
+      SealingError            variables cannot be sealed or opened; names a key, never a value
       JournalError            the durable state cannot be used; the node stops
 
 Invariant: each class says by ``retryable`` whether the same action may succeed later without a change.
@@ -45,6 +46,7 @@ __all__ = [
     "ReorgedError",
     "RevertedError",
     "RpcError",
+    "SealingError",
     "UnencodableError",
     "UnknownJobError",
 ]
@@ -171,6 +173,10 @@ class AttestorUnavailableError(AttestationError):
     """The TEE's guest agent cannot be reached."""
 
     retryable = True
+
+
+class SealingError(BlueprintError):
+    """Environment variables cannot be sealed or opened; the message names a key, never a value."""
 
 
 class JournalError(BlueprintError):

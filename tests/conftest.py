@@ -78,6 +78,10 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "bubblewrap": (has_bubblewrap, "needs bubblewrap"),
     "registry": (reaches_registries, "needs the package registries of this host"),
     "gvisor": (lambda: shutil.which("runsc") is not None, "needs gVisor's runsc"),
+    "vectors": (
+        lambda: bool(os.environ.get("BLUEPRINT_TEST_VECTORS")),
+        "needs real evidence in BLUEPRINT_TEST_VECTORS",
+    ),
     "ps": (lambda: shutil.which("ps") is not None, "needs ps"),
 }
 

@@ -161,9 +161,12 @@ def _command_line(pid: int) -> str:
 def _namespaces(pids: Sequence[int]) -> set[str]:
     folders = [Path("/proc/self/fd"), *(Path(f"/proc/{pid}/ns") for pid in pids)]
     found = set()
-    for link in (link for folder in folders if folder.is_dir() for link in folder.iterdir()):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            found.add(str(link.readlink()))
+    for folder in folders:
+        # A process that ends meanwhile has none, or does not show them; it is still told of by itself.
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            for link in folder.iterdir():
+                with suppress(FileNotFoundError):
+                    found.add(str(link.readlink()))
     return {name for name in found if re.fullmatch(r"[a-z_]+:\[\d+\]", name)}
 
 
