@@ -36,6 +36,7 @@ CONTRACTS = {
     "CodeExecutionManager": "CodeExecutionManager.sol",
     "CodeConsumer": "CodeConsumer.sol",
     "ExecuteJobCodec": "ExecuteJobCodec.sol",
+    "DeployJobCodec": "DeployJobCodec.sol",
 }
 """The contracts that have an artifact, each with the file that forge names its output after."""
 

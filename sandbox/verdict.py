@@ -66,14 +66,16 @@ def message_of(status: ExecutionStatus, order: StageOrder, outcome: StageOutcome
             f"({limits.disk_bytes} bytes, {limits.inodes} files and folders)"
         ),
         ExecutionStatus.PROCESS_LIMIT: f"needed more than {limits.processes} processes",
-        ExecutionStatus.FILE_SIZE_LIMIT: f"wrote a file of more than {limits.file_size_bytes} bytes",
+        ExecutionStatus.FILE_SIZE_LIMIT: f"wrote a file of more than {_amount(limits.file_size_bytes)}",
     }
     sentence = sentences[status]
     return f"{order.name}: {sentence}" if sentence else ""
 
 
 def _amount(count: int) -> str:
-    return f"{count} bytes" if count % MIB else f"{count // MIB} MiB"
+    if count % MIB:
+        return "1 byte" if count == 1 else f"{count} bytes"
+    return f"{count // MIB} MiB"
 
 
 def _ending(outcome: StageOutcome) -> str:

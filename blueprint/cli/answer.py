@@ -6,7 +6,7 @@ Invariant: bytes that are no answer of `execute` are shown as bytes, never as an
 import signal as signals
 from typing import Any
 
-from blueprint.cli.outcome import bytes_json, limits_text, size_text, time_text
+from blueprint.cli.outcome import bytes_json, limits_text, memory_text, time_text
 from blueprint.errors import Rejection
 from jobs.execute_codec import ExecuteResult, decode_result
 from sandbox.result import ExecutionStatus, LimitKind
@@ -60,6 +60,6 @@ def answer_summary(answer: ExecuteResult) -> str:
     if answer.status in (ExecutionStatus.REJECTED, ExecutionStatus.SYSTEM_ERROR):
         return f"{how}: {answer.error_message}"
     stats = answer.stats
-    memory = size_text(stats.memory_peak_bytes or None)
+    memory = memory_text(stats.memory_peak_bytes or None)
     cpu = time_text((stats.user_us + stats.system_us) / _MICRO)
-    return f"{how}: {answer.runtime}, {time_text(stats.wall_us / _MICRO)} wall, {cpu} CPU, {memory} memory"
+    return f"{how}: {answer.runtime}, {time_text(stats.wall_us / _MICRO)} wall, {cpu} CPU, {memory}"

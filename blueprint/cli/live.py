@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from blueprint.cli.outcome import size_text, time_text
+from blueprint.cli.outcome import memory_text, size_text, time_text
 from sandbox.result import StageSample
 
 __all__ = ["LiveLine", "sample_json", "sample_text"]
@@ -64,9 +64,9 @@ def sample_text(sample: StageSample, before: StageSample | None = None) -> str:
         used_s, passed_s = used_s - _cpu_s(before), passed_s - before.elapsed_s
     share = round(100 * used_s / passed_s) if passed_s > 0 else 0
     parts = [
-        f"{size_text(sample.memory_bytes)} memory ({size_text(sample.memory_file_bytes)} of it files)",
+        _memory(sample),
         f"{share} % CPU",
-        "processes not seen" if sample.processes is None else f"{sample.processes} processes",
+        _processes(sample.processes),
         f"{size_text(sample.disk_bytes)} disk",
         f"{size_text(sample.stdout_bytes + sample.stderr_bytes)} printed",
     ]
@@ -76,6 +76,21 @@ def sample_text(sample: StageSample, before: StageSample | None = None) -> str:
 def sample_json(sample: StageSample) -> dict[str, Any]:
     """Return a sample as JSON, field by field."""
     return {"sample": asdict(sample)}
+
+
+def _memory(sample: StageSample) -> str:
+    text = memory_text(sample.memory_bytes)
+    return (
+        text
+        if sample.memory_file_bytes is None
+        else f"{text} ({size_text(sample.memory_file_bytes)} of it files)"
+    )
+
+
+def _processes(count: int | None) -> str:
+    if count is None:
+        return "processes not seen"
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _cpu_s(sample: StageSample) -> float:

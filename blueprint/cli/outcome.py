@@ -17,6 +17,7 @@ __all__ = [
     "bytes_json",
     "contact_lines",
     "limits_text",
+    "memory_text",
     "not_enforced_lines",
     "size_text",
     "stream_json",
@@ -38,6 +39,11 @@ def size_text(size_bytes: int | None) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"  # noqa: PLR2004 - two digits
         size /= _KIB
     raise AssertionError(size_bytes)
+
+
+def memory_text(size_bytes: int | None) -> str:
+    """Return how much memory was used, for people: ``61 MiB memory``, or ``memory not measured``."""
+    return "memory not measured" if size_bytes is None else f"{size_text(size_bytes)} memory"
 
 
 def time_text(time_s: float) -> str:
@@ -110,7 +116,7 @@ def summary(result: ExecutionResult) -> str:
         f"{result.runtime.language} {result.runtime.version}",
         f"{time_text(stats.wall_time_s)} wall",
         f"{time_text(stats.user_time_s + stats.system_time_s)} CPU",
-        f"{size_text(stats.memory_peak_bytes)} memory",
+        memory_text(stats.memory_peak_bytes),
         result.guarantees.backend,
     ]
     return f"{how}: " + ", ".join(parts)

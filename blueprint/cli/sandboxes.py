@@ -104,6 +104,7 @@ def choose_trees(session: Session, languages: Sequence[str] = ()) -> tuple[Langu
             raise SandboxUnavailableError(
                 f"no language tree with {what} below {session.trees_dir}; build it: blueprint runtimes build"
             )
+        session.say(f"no language tree below {session.trees_dir}: this machine's own programs are used")
     host = survey_host()
     names = {find(name).name for name in wanted}
     lacking = {name: fix for name, fix in host.missing.items() if name in names}
@@ -121,7 +122,7 @@ def choose_backend(settings: Settings) -> Backend:
     """
     backend: Backend
     if settings.backend == "slot" or (settings.backend == "auto" and os.geteuid() == 0):
-        backend = SlotBackend()
+        backend = _slot()
     elif settings.backend == "gvisor":
         backend = GvisorBackend()
     else:
@@ -131,11 +132,21 @@ def choose_backend(settings: Settings) -> Backend:
         refused = {name: why for name, why in missing.items() if name not in settings.allow_degraded}
         if refused:
             reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
+            names, flag = ", ".join(sorted(refused)), ",".join(sorted(missing))
             raise SandboxUnavailableError(
-                f"back end {backend.name} cannot enforce {reasons}. "
-                f"Use the back end slot as root, or accept it: --allow-degraded {','.join(sorted(missing))}"
+                f"back end {backend.name} cannot enforce {names}. Use the back end slot as root, or accept "
+                f"it: --allow-degraded {flag}. Why: {reasons}"
             )
     return backend
+
+
+def _slot() -> Backend:
+    try:
+        return SlotBackend()
+    except SandboxUnavailableError as error:
+        raise SandboxUnavailableError(
+            f"{error}; or do without, weaker: --backend bubblewrap --allow-degraded all"
+        ) from error
 
 
 def capacity_of(settings: Settings) -> Capacity:

@@ -58,10 +58,17 @@ class Database:
 
     The process holds an exclusive lock on ``<path>.lock`` from construction to ``close``; the kernel drops
     it when the process dies, so that no stale lock can remain.
+
+    Args:
+        path: the file.
+        schema: statements that make its tables; the node's own journal if not given.
+        version: of the schema.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, schema: str = SCHEMA, version: int = SCHEMA_VERSION) -> None:
         self.path = path
+        self._schema = schema
+        self._version = version
         self._lock = _acquire_lock(path)
         try:
             with translated(path):
@@ -139,12 +146,12 @@ class Database:
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if version == 0 and tables == 0:
             connection.executescript(
-                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN IMMEDIATE; {self._schema} PRAGMA user_version = {self._version}; COMMIT;"
             )
-        elif version != SCHEMA_VERSION:
+        elif version != self._version:
             raise JournalError(
                 f"journal {self.path}: its schema has version {version}, this node reads version "
-                f"{SCHEMA_VERSION}; give another path, or run the version of the node that wrote it"
+                f"{self._version}; give another path, or run the version of the node that wrote it"
             )
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":

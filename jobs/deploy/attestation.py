@@ -68,7 +68,8 @@ class Verifier:
 
     Args:
         policy: what must hold for any application; what is deployed is added to it.
-        collateral: fetches Intel's statements for a quote; not asked where a development root is trusted.
+        collateral: fetches the statements about a quote's platform; not asked where a development root is
+            trusted and the place offers them.
         now_s: seconds since 1970, trusted.
     """
 
@@ -100,10 +101,10 @@ class Verifier:
             compose_hash=hashlib.sha256(app_compose).digest(),
             app_id=bytes.fromhex(machine.app_id),
         )
-        is_development = policy.development_root is not None
+        offered = evidence.collateral if policy.development_root is not None else ""
         verified = verify_quote(
             evidence.quote,
-            collateral=evidence.collateral if is_development else await self.collateral(evidence.quote),
+            collateral=offered or await self.collateral(evidence.quote),
             event_log=evidence.event_log,
             report_data=report_data,
             policy=policy,

@@ -6,26 +6,15 @@ Invariant: waiting ends, by a deadline at the latest, and every ending but readi
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from typing import ClassVar
 
 from jobs.deploy.backends.backend import Container, Health, Machine, MachineState, Observation
-from jobs.deploy.errors import DeployError
+from jobs.deploy.errors import ApplicationFailedError, NotReadyError
 
-__all__ = ["ApplicationFailedError", "NotReadyError", "wait_until_ready"]
+__all__ = ["LOOK_S", "wait_until_ready"]
 
 LOOK_S = 1.0
 STEADY_LOOKS = 2
 """How often in a row everything must be up: a container that ends at once is up for a moment."""
-
-
-class ApplicationFailedError(DeployError):
-    """The machine does not boot, or a container of it ended or is unhealthy."""
-
-
-class NotReadyError(DeployError):
-    """The application was not up in time; it may still come up."""
-
-    retryable: ClassVar[bool] = True
 
 
 async def wait_until_ready(
@@ -79,6 +68,7 @@ class _Progress:
 
 
 async def _running(observation: Observation, progress: _Progress) -> None:
+    progress.see(f"machine {progress.machine.state}")
     async with aclosing(observation.watch(progress.machine, MachineState.RUNNING)) as states:  # type: ignore[type-var]
         async for machine in states:
             progress.machine = machine

@@ -20,7 +20,7 @@ from jobs.deploy.backends.backend import (
     Workload,
 )
 from jobs.deploy.errors import DeployError
-from jobs.deploy.readiness import wait_until_ready
+from jobs.deploy.readiness import LOOK_S, wait_until_ready
 from jobs.deploy.record import DeploymentRecord, Entry, RecordStore, Stage, VariablesDigest
 from jobs.deploy.trust import KmsTrust
 from jobs.deploy.wanted import (
@@ -55,6 +55,7 @@ class DockerDeploymentService:
         verifier: judges attestations.
         say: called with lines of progress.
         ready_timeout_s: how long an application may take to come up.
+        look_s: between two looks at its containers.
         now_s: seconds since 1970.
     """
 
@@ -67,6 +68,7 @@ class DockerDeploymentService:
         *,
         say: Callable[[str], None] = lambda _: None,
         ready_timeout_s: float = READY_TIMEOUT_S,
+        look_s: float = LOOK_S,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self.backend = backend
@@ -75,6 +77,7 @@ class DockerDeploymentService:
         self._verifier = verifier
         self._say = say
         self._ready_timeout_s = ready_timeout_s
+        self._look_s = look_s
         self._now_s = now_s
 
     async def prepare(self, wanted: Wanted) -> DeploymentRecord:
@@ -316,6 +319,7 @@ class DockerDeploymentService:
             timeout_s=self._ready_timeout_s,
             one_shots=wanted.one_shots,
             say=self._say,
+            look_s=self._look_s,
         )
         record = entry.record
         assert record is not None, "it was committed"

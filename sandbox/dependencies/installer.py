@@ -344,7 +344,7 @@ def _too_late(record: StageRecord, began_s: float) -> StageRecord:
 def _with_quota(record: StageRecord) -> StageRecord:
     """Name the disk quota where the installer says so: it removes what did not fit before anybody looks."""
     said = (record.outcome.stderr.data + record.outcome.stdout.data).lower()
-    is_full = b"no space left on device" in said or b"enospc" in said
+    is_full = any(words in said for words in (b"no space left on device", b"enospc", b"disk full"))
     if record.status != ExecutionStatus.DEPENDENCY_ERROR or not is_full:
         return record
     outcome = replace(record.outcome, limits_hit=record.outcome.limits_hit | LimitKind.DISK)

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from eth_abi.abi import decode, encode
+from eth_abi.abi import encode
 
 from blueprint.chain.deployment import (
     Deployment,
@@ -34,6 +34,7 @@ from blueprint.chain.wire import parse_address
 from blueprint.errors import RevertedError
 from blueprint.keccak import keccak256
 from blueprint.types import CallKey
+from jobs.deploy.codec import decode_result as decode_deploy_result
 from jobs.execute_codec import (
     ChainFile,
     ChainLimits,
@@ -313,12 +314,11 @@ async def test_output_beyond_the_sandboxs_cap_is_counted_and_digested(world: Wor
 
 
 @pytest.mark.usefixtures("lives_on")
-async def test_job_without_a_handler_is_answered(world: World) -> None:
-    """The blueprint declares `deploy` as job 1; a node that does not serve it says so in the generic form."""
-    answer = await world.ask(b"compose", job_index=1)
-    ((version, status, message),) = decode(["(uint16,uint8,string)"], answer)
-    assert (version, status) == (1, ExecutionStatus.REJECTED)
-    assert message == "job index 1 has no handler; this node serves 0 (execute)"
+async def test_job_that_the_operator_does_not_offer_is_answered(world: World) -> None:
+    """The blueprint declares `deploy` as job 1; a node without a place to deploy to says so, in its form."""
+    answer = decode_deploy_result(await world.ask(b"compose", job_index=1))
+    assert answer.status == ExecutionStatus.REJECTED
+    assert answer.error_message == "job 1 (deploy): this operator offers no deployments"
 
 
 async def test_job_that_the_blueprint_lacks_is_refused_by_the_contract(world: World) -> None:

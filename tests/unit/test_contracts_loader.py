@@ -9,7 +9,7 @@ import pytest
 import contracts
 from contracts import Artifact, ArtifactError, load, names
 
-KNOWN = ["CodeConsumer", "CodeExecutionManager", "ExecuteJobCodec", "LocalTangle"]
+KNOWN = ["CodeConsumer", "CodeExecutionManager", "DeployJobCodec", "ExecuteJobCodec", "LocalTangle"]
 
 
 def test_every_contract_has_an_artifact() -> None:
