@@ -2,8 +2,8 @@
 
     python examples/compose/image/build.py [NAME:TAG]
 
-It holds BusyBox and Perl (which every Debian has), and `ask-agent`, which asks the guest agent a question. The
-engine is the one that DOCKER_HOST names, else the usual one.
+It holds BusyBox and Perl (which every Debian has), and `ask-agent`, which asks the guest agent a question.
+The engine is the one that DOCKER_HOST names, else the usual one.
 """
 
 import asyncio
@@ -21,7 +21,24 @@ from jobs.deploy.backends.local import engine_socket
 from jobs.deploy.backends.local.engine import Engine
 
 NAME = "tee-job-node/hello:1"
-APPLETS = ("cat", "echo", "env", "grep", "httpd", "ls", "nc", "printf", "rm", "sh", "sleep", "test", "touch", "true", "wget")
+APPLETS = (
+    "cat",
+    "echo",
+    "env",
+    "grep",
+    "httpd",
+    "ln",
+    "ls",
+    "nc",
+    "printf",
+    "rm",
+    "sh",
+    "sleep",
+    "test",
+    "touch",
+    "true",
+    "wget",
+)
 
 
 def archive() -> bytes:
@@ -62,7 +79,7 @@ def libraries(perl: Path) -> list[Path]:
 
 def modules(perl: Path) -> Iterator[Path]:
     """Yield the files of the modules that come with the interpreter itself."""
-    ask = [str(perl), "-e", 'print for grep m{/perl-base$}, @INC']
+    ask = [str(perl), "-e", "print for grep m{/perl-base$}, @INC"]
     base = Path(subprocess.run(ask, check=True, capture_output=True, text=True).stdout)
     return (path for path in base.rglob("*") if path.suffix in {".pm", ".so", ".pl"})
 

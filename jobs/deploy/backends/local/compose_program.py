@@ -148,4 +148,6 @@ def _last_words(complaint: bytes, variables: Sequence[SecretVariable]) -> str:
         if variable.value:
             for shown in (variable.value, json.dumps(variable.value)[1:-1], variable.value.strip()):
                 text = text.replace(shown, f"<{variable.key}>") if shown else text
-    return (text.splitlines() or ["it failed without a word"])[-1][:_SHOWN_CHARACTERS]
+    lines = [line.strip() for line in text.splitlines()] or ["it failed without a word"]
+    of_a_service = [line for line in lines if " Error " in line]
+    return (of_a_service or lines)[-1][:_SHOWN_CHARACTERS]

@@ -196,6 +196,11 @@ class Engine:
         query = {"fromSrc": "-", "repo": name, "tag": tag}
         await self._do("POST", "/images/create", query, content=archive)
 
+    async def images(self) -> frozenset[str]:
+        """Return the names with tags of all images."""
+        answers: list[dict[str, Any]] = await self._get("/images/json")
+        return frozenset(name for answer in answers for name in answer.get("RepoTags") or ())
+
     async def _listed(self, project: str) -> list[dict[str, Any]]:
         filters = _filters(f"{_PROJECT}={project}")
         listed: list[dict[str, Any]] = await self._get("/containers/json", all="1", filters=filters)

@@ -6,7 +6,6 @@ process has nothing to save: it may be killed at any moment, and the next one bo
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from blueprint.errors import BlueprintError
 from blueprint.tee.simulator.agent import GuestAgent
 from blueprint.tee.simulator.cvm import SimulatedCvm
+from jobs.deploy.app_compose import parse_app_compose
 from jobs.deploy.backends.local.compose_program import ComposeProgram
 from jobs.deploy.backends.local.confinement import confine
 from jobs.deploy.backends.local.disk import MachineFolder, Record, Status
@@ -80,7 +80,7 @@ class Guest:
             # The containers of the boot before hold a socket that is gone.
             await engine.halt(self._program.project, is_graceful=True)
         self._report("starting", "reading the compose file")
-        text = json.loads(cvm.app_compose)["docker_compose_file"]
+        text = str(parse_app_compose(cvm.app_compose)["docker_compose_file"])
         model, folders = confine(
             await self._program.resolve(text, cvm.variables),
             project=self._program.project,

@@ -5,12 +5,12 @@ Invariant: nothing here changes a machine; logs are given only where the applica
 
 import asyncio
 import difflib
-import json
 import time
 from collections.abc import AsyncIterator, Sequence
 
 from typing_extensions import override
 
+from jobs.deploy.app_compose import parse_app_compose
 from jobs.deploy.backends.backend import Container, Machine, MachineState, Observation, Stats
 from jobs.deploy.backends.local.engine import EngineContainer
 from jobs.deploy.backends.local.place import Place
@@ -57,7 +57,7 @@ class LocalObservation(Observation):
         self, machine: Machine, service: str, *, follow: bool, tail: int | None
     ) -> AsyncIterator[bytes]:
         record = self._place.record_of(machine)
-        content = json.loads(self._place.state.folder(record.id).read(record.app_compose))
+        content = parse_app_compose(self._place.state.folder(record.id).read(record.app_compose))
         if content.get("public_logs") is not True:
             raise DeployError(
                 f"the logs of {machine.name} are not public",

@@ -70,6 +70,7 @@ class PrivateEngine:
         if self._lease.is_held():
             await self._lease.end()
         self.socket.unlink(missing_ok=True)
+        shutil.rmtree(self._running, ignore_errors=True)
         _remove_groups(self.group)
 
     async def remove(self) -> None:
@@ -82,9 +83,14 @@ class PrivateEngine:
         """The control group of its containers."""
         return f"engine-{self.folder.stat().st_ino}" if self.folder.exists() else "engine-none"
 
+    @property
+    def _running(self) -> Path:
+        # Not in the folder: containerd's sockets below it would have too long a path.
+        return Path("/run", self.group)
+
     def become(self) -> None:
         """Replace this process by the engine."""
-        running = self.folder / "run"
+        running = self._running
         # What a killed engine left there speaks of processes that others have the numbers of by now.
         shutil.rmtree(running, ignore_errors=True)
         running.mkdir(mode=0o700)
@@ -95,7 +101,7 @@ class PrivateEngine:
         script = 'ip link set lo up; "$@" & wait $!'
         apart = ["--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
         environment = {"PATH": _FLOOR, "HOME": str(running)}
-        os.execve(
+        os.execve(  # noqa: S606 - this process becomes the engine
             shutil.which("unshare", path=_FLOOR) or "unshare",
             ["unshare", *apart, "sh", "-c", script, "sh", *daemon],
             environment,

@@ -13,7 +13,8 @@ from typing import Final
 
 from typing_extensions import override
 
-from blueprint.foreign_json import JsonValue, parse_json
+from blueprint.foreign_json import JsonValue
+from jobs.deploy.app_compose import parse_app_compose
 from jobs.deploy.backends.backend import (
     Machine,
     Placement,
@@ -219,12 +220,7 @@ def _check_hash(workload: Workload, provision: Provision) -> None:
 
 def _content(workload: Workload) -> dict[str, JsonValue]:
     """Return app-compose.json as the guest would read it."""
-    try:
-        content = parse_json(workload.app_compose)
-    except ValueError as error:
-        raise DeployError(f"app-compose.json: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("docker_compose_file"), str):
-        raise DeployError("app-compose.json: expected an object with the text 'docker_compose_file'")
+    content = parse_app_compose(workload.app_compose)
     # SECURITY: these would run as root on this host (test_scripts_of_the_guest_are_refused).
     for name in ("pre_launch_script", "init_script"):
         if content.get(name):
