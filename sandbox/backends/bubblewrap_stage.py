@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sandbox.backends.backend import BoxUsage, OnSample, StageOrder, StageOutcome, StageUsage
-from sandbox.backends.bubblewrap_command import Descriptors
+from sandbox.backends.bubblewrap_command import Descriptors, bound_init
 from sandbox.backends.bubblewrap_watch import Look, look_at
+from sandbox.backends.report import hits_of_signal
 from sandbox.backends.streams import Feeder, captured, following, uninterrupted
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.inside.capture import Capture
@@ -178,6 +179,7 @@ class BubblewrapStage:
             self._init_pid = int(json.loads(said)["child-pid"])
             with contextlib.suppress(ProcessLookupError):
                 self._init_fd = os.pidfd_open(self._init_pid)
+                bound_init(self._init_pid, self._order)
         os.write(self._pipes.block_fd, b"1")
 
     async def _watch(self, ended: asyncio.Event) -> None:
@@ -272,29 +274,28 @@ class BubblewrapStage:
                 f"bubblewrap: the sandbox was not made: {said or f'it ended with {status}'}"
             )
         exit_code, signal_number = _ending(status, is_killed=bool(self._killed_for))
+        user_time_s = max(used.ru_utime, self._peak.user_time_s)
+        system_time_s = max(used.ru_stime, self._peak.system_time_s)
+        self._hits |= hits_of_signal(self._order, signal_number, user_time_s + system_time_s)
         return StageOutcome(
             exit_code=exit_code,
             signal=signal_number,
             killed_for=self._killed_for,
-            limits_hit=self._killed_for | self._hits_of(signal_number, stdout, stderr),
+            limits_hit=self._killed_for | self._hits_of(stdout, stderr),
             stdout=captured(stdout),
             stderr=captured(stderr),
             usage=StageUsage(
                 wall_time_s=wall_time_s,
-                user_time_s=max(used.ru_utime, self._peak.user_time_s),
-                system_time_s=max(used.ru_stime, self._peak.system_time_s),
+                user_time_s=user_time_s,
+                system_time_s=system_time_s,
                 memory_anonymous_bytes=self._peak.anonymous_bytes or None,
                 processes_peak=self._peak.processes or None,
             ),
             guarantees=guarantees,
         )
 
-    def _hits_of(self, signal_number: int | None, stdout: Capture, stderr: Capture) -> LimitKind:
-        hits, box = LimitKind.NONE, self._usage()
-        if signal_number == signal.SIGXFSZ:
-            hits |= LimitKind.FILE_SIZE
-        if signal_number == signal.SIGXCPU:
-            hits |= LimitKind.CPU_TIME
+    def _hits_of(self, stdout: Capture, stderr: Capture) -> LimitKind:
+        hits, box = self._hits, self._usage()
         if box and box.is_full:
             hits |= LimitKind.DISK
         if box and box.is_out_of_inodes:

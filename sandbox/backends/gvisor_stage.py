@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from sandbox.backends.backend import BoxUsage, OnSample, StageOrder, StageOutcome, StageUsage
 from sandbox.backends.box import box_usage
+from sandbox.backends.report import hits_of_signal
 from sandbox.backends.streams import Feeder, captured, following, uninterrupted
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.inside.capture import Capture
@@ -213,10 +214,7 @@ class GvisorStage:
         if not self._killed_for:
             self._raise_own_failure(status, streams)
         exit_code, signal_number = (None, None) if self._killed_for else _ending(status)
-        if signal_number == signal.SIGXFSZ:
-            self._hits |= LimitKind.FILE_SIZE
-        if signal_number == signal.SIGXCPU:
-            self._hits |= LimitKind.CPU_TIME
+        self._hits |= hits_of_signal(self._order, signal_number, usage.user_time_s + usage.system_time_s)
         if streams.stdout.is_cut:
             self._hits |= LimitKind.STDOUT
         if streams.stderr.is_cut:

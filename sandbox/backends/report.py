@@ -14,7 +14,7 @@ from sandbox.kernel.cgroups import Group
 from sandbox.kernel.rlimits import rlimits_for
 from sandbox.result import CapturedStream, Guarantees, LimitKind, StageSample
 
-__all__ = ["outcome_of", "sample_of", "task_of"]
+__all__ = ["hits_of_signal", "outcome_of", "sample_of", "task_of"]
 
 KILLED_FOR = {
     "": LimitKind.NONE,
@@ -84,7 +84,7 @@ def outcome_of(order: StageOrder, fields: Fields, raw: bytes, *, guarantees: Gua
         exit_code=exit_code,
         signal=signal_number,
         killed_for=killed_for,
-        limits_hit=killed_for | _hits(answer, signal_number),
+        limits_hit=killed_for | _hits(order, answer, signal_number),
         stdout=_stream(answer.stdout, raw[: answer.stdout.kept_bytes]),
         stderr=_stream(answer.stderr, raw[answer.stdout.kept_bytes :]),
         usage=_usage(order, answer),
@@ -98,18 +98,32 @@ def _walls(order: StageOrder, answer: StageAnswer) -> set[str]:
     return set(answer.walls) | policy
 
 
-def _hits(answer: StageAnswer, signal_number: int | None) -> LimitKind:
-    hits = LimitKind.NONE
+def hits_of_signal(order: StageOrder, number: int | None, cpu_time_s: float) -> LimitKind:
+    """Return the limit of which the signal that ended a program tells.
+
+    SECURITY: a program can send itself either signal; of the one, what was used says whether the kernel did
+    (test_attack..."CPU limit that was not reached").
+
+    Args:
+        order: names the limits.
+        number: the signal, if any.
+        cpu_time_s: what all processes of the stage have used.
+    """
+    if number == signal.SIGXFSZ:
+        return LimitKind.FILE_SIZE
+    if number == signal.SIGXCPU and cpu_time_s >= order.limits.cpu_time_s:
+        return LimitKind.CPU_TIME
+    return LimitKind.NONE
+
+
+def _hits(order: StageOrder, answer: StageAnswer, signal_number: int | None) -> LimitKind:
+    hits = hits_of_signal(order, signal_number, answer.group.user_time_s + answer.group.system_time_s)
     for name in answer.hits:
         hits |= HITS[name]
     if answer.group.oom_kills:
         hits |= LimitKind.MEMORY
     if answer.group.refused_tasks:
         hits |= LimitKind.PROCESSES
-    if signal_number == signal.SIGXFSZ:
-        hits |= LimitKind.FILE_SIZE
-    if signal_number == signal.SIGXCPU:
-        hits |= LimitKind.CPU_TIME
     if answer.stdout.size_bytes > answer.stdout.kept_bytes:
         hits |= LimitKind.STDOUT
     if answer.stderr.size_bytes > answer.stderr.kept_bytes:

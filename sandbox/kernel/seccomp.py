@@ -41,6 +41,9 @@ NAMESPACE_FLAGS = 0x7E02_0000
 SOCKET_TYPE_MASK = 0xF
 """The bits of a socket's type that are not flags (SOCK_NONBLOCK, SOCK_CLOEXEC)."""
 TERMINAL_REQUESTS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into the terminal of someone else
+HUGE_PAGES = {"mmap": (3, 0x4_0000), "memfd_create": (1, 0x4), "shmget": (2, 0x800)}
+"""The argument and the bit by which a call asks for pages that the operator has set aside (hugetlbpage.rst):
+no memory group counts them."""
 PERSONALITIES = (0x0, 0x0004_0000, 0xFFFF_FFFF)  # PER_LINUX, with ADDR_NO_RANDOMIZE (debuggers, SBCL), query
 
 DENIED: dict[str, Sequence[str]] = {
@@ -286,6 +289,20 @@ def _filter_ioctl(program: Program, name: str) -> None:
     program.emit(RETURN, RET_ERRNO | errno.EPERM)
 
 
+def _filter_huge_pages(program: Program, name: str) -> None:
+    """Say that none are left, as on a machine that has set none aside.
+
+    SECURITY: they would be memory beside the memory limit (test_attack..."memfd of huge pages").
+    """
+    argument, bit = HUGE_PAGES[name]
+    program.emit(LOAD, OFFSET_ARGUMENTS + 8 * argument)
+    program.emit(AND, bit)
+    program.emit(JUMP_EQUAL, 0, yes=f"{name} passes")
+    program.emit(RETURN, RET_ERRNO | errno.ENOMEM)
+    program.label(f"{name} passes")
+    program.emit(RETURN, RET_ALLOW)
+
+
 def _filter_personality(program: Program, name: str) -> None:
     """Allow asking and the usual personality; others re-enable old, less guarded behaviour."""
     program.emit(LOAD, OFFSET_ARGUMENTS)
@@ -302,6 +319,7 @@ ARGUMENT_FILTERS: dict[str, Callable[[Program, str], None]] = {
     "socketpair": _filter_socket,
     "ioctl": _filter_ioctl,
     "personality": _filter_personality,
+    **dict.fromkeys(HUGE_PAGES, _filter_huge_pages),
 }
 
 

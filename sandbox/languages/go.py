@@ -31,8 +31,10 @@ __all__ = ["LANGUAGE", "Go"]
 SUFFIXES = (".go",)
 
 # What only the go command understands: build constraints, embedded files, C, assembly by directive.
+# SECURITY: no blanks but those of one line: a file of empty lines would be read from each of them to its end
+# (test_sources_are_read_at_once).
 _NEEDS_GO_COMMAND = re.compile(
-    rb'^//(go:build|go:embed|\s*\+build)|^\s*import\s+"C"|^\s*"C"\s*$', re.MULTILINE
+    rb'^//(go:build|go:embed|[^\S\n]*\+build)|^[^\S\n]*import\s+"C"|^[^\S\n]*"C"[^\S\n]*$', re.MULTILINE
 )
 # A name whose end may be an operating system or a processor is a build constraint, and so is a test.
 _CONSTRAINED_NAME = re.compile(r"_[a-z0-9]+\.go$")

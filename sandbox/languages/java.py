@@ -30,6 +30,7 @@ __all__ = ["LANGUAGE", "Java"]
 
 SUFFIXES = (".java",)
 CLASSES = f"{WORK}/.classes"
+NOWHERE = "/dev/null"
 COMPILER_HEAP_SHARE = 0.5
 PROGRAM_HEAP_SHARE = 0.7
 """What the heap may take of the memory limit; the JVM needs 60 to 100 MiB beside it."""
@@ -109,7 +110,10 @@ class Java:
         compiler_heap = f"-J-Xmx{heap_mib(given.bounds.compile, share=COMPILER_HEAP_SHARE)}m"
         javac = (given.runtime.programs["compile"], compiler_heap, *(f"-J{flag}" for flag in JVM))
         jars = f":{DEPS}/*" if request.dependencies else ""
-        flags = ("-J-XX:TieredStopAtLevel=1", "-proc:none", "-encoding", "UTF-8", "-cp", f"{WORK}{jars}")
+        # SECURITY: a compiler starts plugins that it finds where processors are, even with -proc:none; they
+        # would run within a compiler's limits (test_attack..."plugin that the compiler starts by itself").
+        no_code = ("-proc:none", "--processor-path", NOWHERE)
+        flags = ("-J-XX:TieredStopAtLevel=1", *no_code, "-encoding", "UTF-8", "-cp", f"{WORK}{jars}")
         java = (
             given.runtime.programs["run"],
             f"-Xmx{heap_mib(given.bounds.run, share=PROGRAM_HEAP_SHARE)}m",

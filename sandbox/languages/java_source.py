@@ -9,16 +9,19 @@ from dataclasses import dataclass
 __all__ = ["JavaSource", "scan"]
 
 # Text blocks, strings, characters and comments can hold braces and words that are not code.
+# SECURITY: what is not closed ends with the line or the file, and every pattern looks at a character a few
+# times at most: the service itself reads what a caller wrote (test_sources_are_read_at_once).
 _NOT_CODE = re.compile(
-    r'"""(?:\\.|[^\\])*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|//[^\n]*|/\*.*?\*/', re.DOTALL
+    r'"""(?:\\.|[^\\])*?(?:"""|\\?\Z)|"(?:\\.|[^"\\\n])*"?|\'(?:\\.|[^\'\\\n])*\'?|//[^\n]*|/\*.*?(?:\*/|\Z)',
+    re.DOTALL,
 )
 _TOKEN = re.compile(
-    r"(?P<brace>[{}])"
-    r"|(?P<type>(?:\bpublic\s+)?(?:(?:abstract|final|sealed|non-sealed|strictfp|static)\s+)*"
-    r"\b(?:class|record|enum|interface)\s+(?P<name>[\w$]+))"
+    r"(?P<end>[{};])"
+    r"|(?P<public>\bpublic\b)"
+    r"|\b(?:class|record|enum|interface)\s+(?P<type>[\w$]+)"
     r"|(?P<main>\bvoid\s+main\s*\()"
 )
-_PACKAGE = re.compile(r"^\s*(?:@\w+\s+)*package\s+([\w.$]+)\s*;", re.MULTILINE)
+_PACKAGE = re.compile(r"^[^\S\n]*(?:@\w+[^\S\n]+)*package\s+([\w.$]+)\s*;", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +46,17 @@ def scan(content: bytes, stem: str) -> JavaSource:
     package_match = _PACKAGE.search(code)
     package = package_match[1] if package_match else None
     depth, outer, public_type = 0, None, None
+    is_public = False
     mains: list[str] = []
     for token in _TOKEN.finditer(code):
-        if token["brace"]:
-            depth += 1 if token["brace"] == "{" else -1
+        if token["end"]:
+            depth += {"{": 1, "}": -1, ";": 0}[token["end"]]
+            is_public = False
+        elif token["public"]:
+            is_public = True
         elif token["type"] and depth == 0:
-            outer = token["name"]
-            if token["type"].startswith("public"):
-                public_type = outer
+            outer = token["type"]
+            public_type = outer if is_public else public_type
         elif token["main"] and depth == 0:
             mains.append(stem)
         elif token["main"] and depth == 1 and outer:

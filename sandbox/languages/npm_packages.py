@@ -14,7 +14,7 @@ __all__ = ["install_npm_packages"]
 
 _PART = r"(?:\d+|[xX*])"
 _VERSION = rf"v?{_PART}(?:\.{_PART}){{0,2}}(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?"
-_BOUND = rf"(?:[\^~=]|[<>]=?)?\s*{_VERSION}"
+_BOUND = rf"(?:(?:[\^~=]|[<>]=?)\s*)?{_VERSION}"
 _AND = rf"{_BOUND}(?:\s+-\s+{_VERSION}|(?:\s+{_BOUND})*)"
 _WORD = r"[A-Za-z0-9~_-][A-Za-z0-9._~-]*"
 GRAMMAR = Grammar(

@@ -36,10 +36,10 @@ SETTINGS = (
     "register_argc_argv=1",
 )
 
-_VERSION = r"(?:\^|~|[<>]=?|!=|=)?\s*v?[0-9*][0-9A-Za-z.*+-]*(?:@[a-z]+)?"
+_VERSION = r"(?:(?:\^|~|[<>]=?|!=|=)\s*)?v?[0-9*][0-9A-Za-z.*+-]*(?:@[a-z]+)?"
 _AND = rf"{_VERSION}(?:\s+-\s+{_VERSION}|(?:\s*,\s*|\s+){_VERSION})*"
 GRAMMAR = Grammar(
-    name=r"[a-z0-9]([_.-]?[a-z0-9]+)*/[a-z0-9]([_.-]{1,2}[a-z0-9]+|[a-z0-9])*",
+    name=r"[a-z0-9]+([_.-][a-z0-9]+)*/[a-z0-9]+([_.-]{1,2}[a-z0-9]+)*",
     requirement=rf"{_AND}(\s*\|\|?\s*{_AND})*",
     example="monolog/monolog ^3.0",
 )

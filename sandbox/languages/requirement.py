@@ -17,6 +17,9 @@ __all__ = ["Grammar", "read_dependencies", "registry_of"]
 class Grammar:
     """How one ecosystem writes a package and a range of versions.
 
+    SECURITY: the service itself matches what a caller wrote. No part of a pattern may match the same text in
+    two ways, or a short text would hold up everybody for years (test_grammars_read_any_text_at_once).
+
     Args:
         name: what a name must match, whole.
         requirement: what a requirement must match, whole, unless it is empty.

@@ -25,7 +25,7 @@ LINES = (
     "mknod", "chroot tricks", "mounts", "nested user namespaces", "raw clone(CLONE_NEWUSER)", "clone3",
     "x32 and i386 system calls", "memfd_create + exec", "io_uring", "bpf", "perf_event_open", "userfaultfd",
     "keyctl and add_key", "ptrace", "clock changes", "terminals", "modules and reboot",
-    "memory that is writable and executable", "files by handle",
+    "memory that is writable and executable", "memory beside the memory group", "files by handle",
     # between runs
     "System V and POSIX IPC between runs", "keyrings between runs", "abstract Unix sockets",
     "file locks on shared inodes", "files between runs", "processes between runs",
@@ -41,5 +41,5 @@ LINES = (
     "dependency names that are paths, URLs or options", "NaN and giant numbers in requests",
     "hostile package install scripts", "zip bombs in packages", "packages that leave their folder",
     "packages that cannot be had", "hostile code in packages", "packages of others", "registry of a run",
-    "paths of a request", "sizes of a request", "variables of a request",
+    "paths of a request", "sizes of a request", "variables of a request", "texts that are slow to read",
 )  # fmt: skip

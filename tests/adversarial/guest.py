@@ -35,6 +35,7 @@ GRANTED = (
     "list-of-System-V-objects", "POSIX-queue", "lease-on-a-file-of-the-tree", "list-of-locks",
     "IPv4-stream-socket", "IPv4-datagram-socket", "IPv4-raw-socket", "IPv6-raw-socket",
     "IPv6-datagram-socket", "netlink-socket", "packet-socket", "pair-of-IPv4-sockets",
+    "memfd-of-huge-pages", "map-of-huge-pages", "System-V-segment-of-huge-pages",
     "family-with-high-bits-set", "asking-a-resolver", "a-tunnel-device",
 
 )  # fmt: skip

@@ -20,7 +20,9 @@ from web3.types import TxReceipt
 
 from blueprint.chain.protocol import decode_get_blueprint_definition, decode_get_job_call, decode_revert
 from blueprint.keccak import keccak256
+from blueprint.types import Address
 from contracts import load
+from jobs.deploy import codec as deploy_codec
 from jobs.execute_codec import (
     ChainDependency,
     ChainFile,
@@ -190,6 +192,41 @@ def test_snippet_of_solidity_is_read_by_python(chain: Chain) -> None:
     """`ExecuteJob.snippet` makes a request of one unnamed file, and leaves the rest to the defaults."""
     inputs = chain.deploy("ExecuteJobCodec").functions.snippet("python", "print(1)").call()
     assert decode_request(inputs) == ExecuteRequest(language="python", files=(ChainFile("", b"print(1)"),))
+
+
+def test_deploy_encodings_agree(chain: Chain) -> None:
+    """What `DeployJob` encodes is read by Python as it was meant, and both write the same bytes."""
+    codec = chain.deploy("DeployJobCodec").functions
+    asked = deploy_codec.Preparation(
+        name="my-app",
+        compose="services: {}",
+        names=("A", "B"),
+        size=deploy_codec.ChainSize(instance_type="tdx.small", vcpu=2, memory_mb=3, disk_gb=4),
+        volumes=("data",),
+        public_logs=True,
+    )
+    answer = deploy_codec.DeployResult(
+        status=0,
+        action=1,
+        operator=Address(b"\1" * 20),
+        app_id=b"\2" * 20,
+        compose_hash=b"\3" * 32,
+        sealing_key=deploy_codec.ChainSealingKey(key=b"\4" * 32, signature=b"\5" * 65, timestamp=6),
+        expires_at=7,
+        instance_id=b"\6" * 20,
+        endpoint="https://x.example",
+        attestation_digest=b"\7" * 32,
+        error_message="warum nicht: \u00e9",
+    )
+    prepare = deploy_codec.encode_request(deploy_codec.DeployRequest(body=asked))
+    assert codec.prepare(plain(asked)).call() == prepare
+    assert codec.encodeResult(plain(answer)).call() == deploy_codec.encode_result(answer)
+    commit = codec.commit(9, plain(answer), b"sealed").call()
+    body = deploy_codec.Commitment(call_id=9, compose_hash=b"\3" * 32, sealed_variables=b"sealed")
+    request = deploy_codec.DeployRequest(body=body, operator=answer.operator)
+    assert (deploy_codec.decode_request(commit), commit) == (request, deploy_codec.encode_request(request))
+    removal = deploy_codec.DeployRequest(body=deploy_codec.Removal(call_id=9), operator=answer.operator)
+    assert codec.remove(9, answer.operator).call() == deploy_codec.encode_request(removal)
 
 
 def test_contract_asks_and_is_called_back(chain: Chain) -> None:

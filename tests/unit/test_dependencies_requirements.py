@@ -1,6 +1,9 @@
 """Dependencies are read by the grammar of their ecosystem, and nothing else gets through."""
 
+import contextlib
+import itertools
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,9 @@ def told(language: str, name: str, requirement: str) -> str:
         ("php", "monolog/monolog", "^3.0 || ^2.9", '"monolog/monolog": "^3.0 || ^2.9"'),
         ("php", "monolog/monolog", "3.*", '"monolog/monolog": "3.*"'),
         ("php", "monolog/monolog", "", '"monolog/monolog": "*"'),
+        ("php", "monolog/monolog", ">= 2.1, < 3 |  4.*", '"monolog/monolog": ">= 2.1, < 3 |  4.*"'),
+        ("php", "acme-2/lib__x.y-z9", "1 - 2", '"acme-2/lib__x.y-z9": "1 - 2"'),
+        ("javascript", "express", ">= 4  < 5 ||  ~ 5.1", '"express": ">= 4  < 5 ||  ~ 5.1"'),
         ("swift", "mona.LinkedList", "from: 1.2.0", '.package(id: "mona.LinkedList", from: "1.2.0")'),
         ("swift", "mona.LinkedList", '"1.0.0"..<"2.0.0"', '(id: "mona.LinkedList", "1.0.0"..<"2.0.0")'),
         ("swift", "mona.LinkedList", "1.2.0", '(id: "mona.LinkedList", exact: "1.2.0")'),
@@ -234,3 +240,38 @@ def test_every_installer_is_in_a_file_of_its_own_language() -> None:
     folder = Path(__file__).parents[2] / "sandbox/languages"
     texts = "\n".join(path.read_text() for path in folder.glob("*.py"))
     assert "https://" not in texts
+
+
+PIECES = (
+    "a",
+    "1",
+    "1.",
+    "1-",
+    "1   ",
+    ">=1 , ",
+    "1||",
+    "a-",
+    "a.",
+    "a_",
+    "a/",
+    "@a/",
+    "a:",
+    "[a,",
+    "*",
+    "v1 - ",
+)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "language", sorted(name for name, each in LANGUAGES.items() if isinstance(each, Installs))
+)
+def test_grammars_read_any_text_at_once(language: str) -> None:
+    """The longest names and ranges of whatever repeats are read in no time, also where they fail at last."""
+    began_s = time.process_time()
+    for piece, end in itertools.product(PIECES, ("", "!", "a", " ", "~")):
+        for name, requirement in (((piece * 200)[:190], ""), ("acme", (piece * 500)[:500] + end)):
+            for around in ("", "acme/", "acme:", "acme."):
+                with contextlib.suppress(RequestError):
+                    planned(language, Dependency(name=f"{around}{name}", requirement=requirement))
+    assert time.process_time() - began_s < 5.0

@@ -1,5 +1,6 @@
 """The deploy job: two phases and a removal, by whom, how often, until when; and every way to fail."""
 
+import asyncio
 import hashlib
 import re
 import time
@@ -47,7 +48,7 @@ from jobs.deploy.errors import (
     OrderRefusedError,
 )
 from jobs.deploy.handler import DeployJob, DeployTerms, add_deploy
-from jobs.deploy.order import Order
+from jobs.deploy.order import Deployed, Order
 from jobs.deploy.order_book import OrderBook
 from jobs.deploy.shelf import ComposeShelf
 from jobs.deploy.testing import FakeDeployer
@@ -569,6 +570,31 @@ async def test_more_calls_than_places_are_postponed(world: World) -> None:
     world.start(max_at_once=0)
     with pytest.raises(PostponedError):
         await world.prepare()
+
+
+async def test_a_commit_that_another_call_is_at_work_on_gives_its_place_back(world: World) -> None:
+    """Repetitions of one commit, and its removal, wait in the journal, not in the places of others."""
+    prepared = await world.prepare()
+    body = commitment(prepared)
+    started, gate = asyncio.Event(), asyncio.Event()
+
+    class Slow(FakeDeployer):
+        async def commit(self, key: str, sealed: bytes) -> Deployed:
+            started.set()
+            await gate.wait()
+            return await super().commit(key, sealed)
+
+    world.job._deployer = Slow(world.folder / "fake.json")
+    first = asyncio.create_task(world.ask(commit(body)))
+    await started.wait()
+    for call in (commit(body, call_id=3), made(Removal(call_id=1), call_id=4, operator=OPERATOR)):
+        with pytest.raises(PostponedError):
+            await world.handler(call)
+    world.now += 1e6
+    assert await world.job.sweep() == 0
+    gate.set()
+    assert (await first).status == 0
+    assert await world.ask(commit(body, call_id=3)) == await first
 
 
 # Bounds.

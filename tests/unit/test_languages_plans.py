@@ -1,7 +1,9 @@
 """How each language turns a request into stages."""
 
+import contextlib
 import re
 import sys
+import time
 
 import pytest
 
@@ -361,3 +363,70 @@ def test_java_several_files_are_compiled_together() -> None:
     compile_stage, run_stage = plan("java", files).stages
     assert compile_stage.argv[-2:] == ("/work/util/U.java", "/work/App.java")
     assert run_stage.argv[-1] == "App"
+
+
+PIECES = (
+    *(
+        "\n",
+        " ",
+        "//",
+        "// ",
+        "//\n",
+        "/* ",
+        "final ",
+        "public ",
+        "public\n",
+        "class ",
+        "class x{}",
+        "void main(",
+    ),
+    *(
+        "@a ",
+        "@a\n",
+        "package ",
+        "package a\n",
+        '"',
+        '"\\',
+        '"""',
+        '"""\\',
+        '\\"""',
+        "'",
+        "'\\\n",
+        "{",
+        "import ",
+        '"C"\n',
+    ),
+    *('"C" ', "x await ", "await=>\n", "import.meta", "async ", "@main ", "\t@main"),
+)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("language", PROGRAMS)
+def test_sources_are_read_at_once(language: str) -> None:
+    """Planning reads a source once, whatever it repeats: the service reads it, and everybody waits."""
+    began_s = time.process_time()
+    for piece in PIECES:
+        for end in ("", "\\", "\nvoid main() {}\n"):
+            with contextlib.suppress(RequestError):
+                plan(language, {LANGUAGES[language].default_file: (piece * 150_000)[:150_000] + end})
+    assert time.process_time() - began_s < 20.0
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("public final class A { public static void main(String[] a) {} }", "A"),
+        ("class B {}\npublic @Deprecated class A { void main() {} }\nclass C {}", "A"),
+        ("public interface P {}\nclass B { static void main() {} }", "B"),
+        ("@A\n@B package p.q;\nclass A { void main () {} }", "p.q.A"),
+        ("/* c */ package p ;\nimport x.y;\nfinal class A { void main() {} } /* open", "p.A"),
+        (
+            'class A { String s="""\n } class X {void main(){} \\""" """;\nchar c = \'"\'; void main() {} }',
+            "A",
+        ),
+    ],
+)
+def test_java_finds_the_class_that_starts(source: str, expected: str) -> None:
+    """The class with a main method is found among modifiers, annotations, strings and comments."""
+    argv = plan("java", {"Some.java": source}).stages[-1].argv
+    assert expected in argv

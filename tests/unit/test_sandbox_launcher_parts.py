@@ -163,11 +163,14 @@ def test_outcome_carries_what_the_launcher_saw() -> None:
 
 
 def test_outcome_of_a_signal() -> None:
-    """SIGXFSZ and SIGXCPU tell their limits."""
+    """SIGXFSZ and SIGXCPU tell their limits, the latter where so much time was used."""
     told = outcome(ANSWER._replace(wait_status=int(signal.SIGXFSZ)))
     assert (told.exit_code, told.signal) == (None, 25)
     assert LimitKind.FILE_SIZE in told.limits_hit
-    assert LimitKind.CPU_TIME in outcome(ANSWER._replace(wait_status=int(signal.SIGXCPU))).limits_hit
+    told = ANSWER._replace(wait_status=int(signal.SIGXCPU))
+    assert LimitKind.CPU_TIME not in outcome(told).limits_hit
+    busy = told.group._replace(user_time_s=Limits().cpu_time_s)
+    assert LimitKind.CPU_TIME in outcome(told._replace(group=busy)).limits_hit
 
 
 def test_outcome_of_a_kill_has_no_exit_and_what_could_be_counted() -> None:

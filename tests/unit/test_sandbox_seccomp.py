@@ -99,6 +99,19 @@ def test_personality_is_asked_but_not_changed() -> None:
     assert verdict("x86_64", 135, 0x400000) == ERRNO | errno.EPERM
 
 
+@pytest.mark.parametrize(("machine", "numbers"), [("x86_64", (9, 319, 29)), ("aarch64", (222, 279, 194))])
+def test_huge_pages_are_not_to_be_had(machine: str, numbers: tuple[int, int, int]) -> None:
+    """Maps, files and segments of pages that no memory group counts get ENOMEM; all others pass."""
+    mmap, memfd_create, shmget = numbers
+    for number, usual, huge in (
+        (mmap, (0, 4096, 3, 0x22, -1 & MASK, 0), (0, 4096, 3, 0x22 | 0x40000 | 21 << 26, -1 & MASK, 0)),
+        (memfd_create, (0, 3), (0, 4 | 21 << 26)),
+        (shmget, (0, 4096, 0o1600), (0, 4096, 0o1600 | 0o4000)),
+    ):
+        assert verdict(machine, number, *usual) == ALLOW
+        assert verdict(machine, number, *huge) == ERRNO | errno.ENOMEM
+
+
 def test_other_tables_do_not_run() -> None:
     """An i386 call kills the process; an x32 number does not exist."""
     assert verdict("x86_64", 20, arch=0x4000_0003) == KILL

@@ -3,10 +3,11 @@
 # ruff: noqa: E501 - an attack is one line, so that the table can be read as one
 # fmt: off
 
+import base64
 import re
 from dataclasses import replace
 
-from sandbox.request import Limits
+from sandbox.request import ExecutionRequest, Limits, SourceFile
 from sandbox.result import ExecutionStatus as S
 from tests.adversarial.attack import Attack, Ending
 from tests.support.sandboxes import MIB
@@ -25,6 +26,24 @@ def _secret(name: str, language: str, code: str) -> Attack:
     return Attack(name=name, language=language, line='#include "/etc/shadow"', wall="the compiler runs inside the sandbox", code=code, limits=COMPILING,
         ends=Ending(status=S.COMPILATION_ERROR, stderr=re.compile(rb"(?!.*root:[*!$]).*", re.DOTALL)))
 
+
+# public class P implements com.sun.source.util.Plugin { public String getName() { return "P"; }
+#   public boolean autoStart() { new java.io.File("/work/ran").mkdir(); return false; } public void init(JavacTask t, String... a) {} }
+PLUGIN = base64.b64decode("yv66vgAAAD0AHQoAAgADBwAEDAAFAAYBABBqYXZhL2xhbmcvT2JqZWN0AQAGPGluaXQ+AQADKClWCAAIAQABUAcACgEADGphdmEvaW8vRmlsZQgADAEACS93b3JrL3JhbgoACQAODAAFAA8BABUoTGphdmEvbGFuZy9TdHJpbmc7KVYKAAkAEQwAEgATAQAFbWtkaXIBAAMoKVoHAAgHABYBABpjb20vc3VuL3NvdXJjZS91dGlsL1BsdWdpbgEABENvZGUBAAdnZXROYW1lAQAUKClMamF2YS9sYW5nL1N0cmluZzsBAAlhdXRvU3RhcnQBAARpbml0AQA1KExjb20vc3VuL3NvdXJjZS91dGlsL0phdmFjVGFzaztbTGphdmEvbGFuZy9TdHJpbmc7KVYAIQAUAAIAAQAVAAAABAABAAUABgABABcAAAARAAEAAQAAAAUqtwABsQAAAAAAAQAYABkAAQAXAAAADwABAAEAAAADEgewAAAAAAABABoAEwABABcAAAAbAAMAAQAAAA+7AAlZEgu3AA22ABBXA6wAAAAAAIEAGwAcAAEAFwAAAA0AAAADAAAAAbEAAAAAAAA=")
+
+
+def _with_plugin() -> ExecutionRequest:
+    """Return a program with a class that the compiler would start by itself, with a compiler's limits."""
+    main = b'class Main { public static void main(String[] a) { System.out.println(new java.io.File("/work/ran").exists()); } }'
+    files = {"Main.java": main, "P.class": PLUGIN, "META-INF/services/com.sun.source.util.Plugin": b"P"}
+    return ExecutionRequest(language="java", entry_point="Main.java", files=[SourceFile(path=p, content=c) for p, c in files.items()])
+
+
+NO_CLASS = Ending(error="RequestError: entry_point")
+SLOW = [
+    ("java", "empty lines", "\n", NO_CLASS), ("java", "comments that do not end", "/* ", NO_CLASS), ("java", "modifiers of nothing", "final ", NO_CLASS),
+    ("java", "strings that do not end", '"\\', NO_CLASS), ("go", "empty lines", "\n", FAILED), ("go", "comments of nothing", "//\n", FAILED),
+]
 
 ROWS = [
     Attack(name="template recursion", language="cpp", line="template recursion", wall="the compiler's own depth", code="template<int N> struct X { X<N+1> x; };\nX<0> x;\nint main() {}", limits=COMPILING, ends=FAILED),
@@ -48,5 +67,8 @@ ROWS = [
     Attack(name="type that never ends", language="typescript", line="template recursion", wall="the compiler's own depth, and the stage's limits", code="type T<N extends any[]> = T<[...N, ...N, 1]>;\nconst x: T<[1]> = 1;\n", limits=replace(COMPILING, cpu_time_s=10.0), ends=Ending(status=BOUNDED)),
     Attack(name="expression that takes forever to type", language="swift", line="template recursion", wall="the compiler's own bound, and the stage's limits", code="let x = " + " + ".join(["1", "2.0", "-3", '"a".count', "[1].count"] * 8) + "\nprint(x)\n", limits=replace(COMPILING, cpu_time_s=8.0), ends=Ending(status=BOUNDED)),
     Attack(name="annotation processor in the sources", language="java", line="options of a compiler", wall="annotation processing is off, or runs inside", code='import java.util.*;\nclass Main { public static void main(String[] a) { System.out.println(System.getenv().containsKey("JAVA_TOOL_OPTIONS")); } }\n', limits=COMPILING, ends=Ending(stdout=b"false\n")),
+    Attack(name="plugin that the compiler starts by itself", language="java", line="options of a compiler", wall="nothing of the program's is on the path of processors", build=_with_plugin, limits=COMPILING, ends=Ending(stdout=b"false\n")),
     Attack(name="constant of megabytes", language="java", line="constant-folding blow-up", wall="the compiler's own bound", code='class Main { static final String A="' + "x" * 60000 + '"; static final String B=A+A, C=B+B+B; public static void main(String[] a) { System.out.println(C.length()); } }\n', limits=COMPILING, ends=Ending(status=(S.COMPILATION_ERROR, S.NONZERO_EXIT))),
+    *(Attack(name=f"source of {what}", language=language, line="texts that are slow to read", wall="what the service reads of a source, it reads once", code=text * 100_000, limits=COMPILING, ends=ends)
+        for language, what, text, ends in SLOW),
 ]

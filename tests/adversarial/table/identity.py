@@ -9,6 +9,9 @@ from tests.adversarial.attack import Attack, Ending, Without, calls
 
 __all__ = ["ROWS"]
 
+# Code of the program's own in init, whose memory it may write, would take what init may take.
+UNBOUND = "try: print([l for l in open('/proc/1/limits') if l.startswith(('Max cpu', 'Max file size', 'Max data', 'Max stack', 'Max core', 'Max msgq', 'Max locked')) and 'unlimited' in l])\nexcept OSError as e: print(type(e).__name__)"
+
 ROWS = [
     Attack(name="who am I", line="identity", wall="one user, one group, no others", code="import os; print(os.getresuid(), os.getresgid(), os.getgroups())",
         ends=Ending(stdout=b"(1000, 1000, 1000) (1000, 1000, 1000) []\n"),
@@ -32,6 +35,8 @@ ROWS = [
         ends=Ending(stdout=b"EPERM\nEPERM\n1\n")),
     Attack(name="raising a bound", line="raising a bound", wall="soft and hard bounds are equal", code="import resource as r\nfor n in (r.RLIMIT_NOFILE, r.RLIMIT_FSIZE, r.RLIMIT_CORE):\n  try: r.setrlimit(n, (r.RLIM_INFINITY, r.RLIM_INFINITY)); print('ok')\n  except (ValueError, OSError): print('no')", ends=Ending(stdout=b"no\n" * 3)),
     Attack(name="raising a bound in proc", line="raising a bound", wall="soft and hard bounds are equal", code=calls("attempt(lambda: os.write(os.open('/proc/self/limits',1), b'x'))"), ends=Ending(stdout=re.compile(rb"(EACCES|EINVAL|EPERM)\n"))),
-    Attack(name="bounds of the parent", line="raising a bound", wall="init has a user number of its own", code=calls("import resource as r\nattempt(r.prlimit, 1, r.RLIMIT_FSIZE, (r.RLIM_INFINITY, r.RLIM_INFINITY))"), ends=Ending(stdout=b"EPERM\n"),
-        elsewhere={"bubblewrap": Ending(stdout=re.compile(rb"(ok|EPERM)\n"), why="bubblewrap's init has the program's own user and no bounds")}),
+    Attack(name="bounds of the parent", line="raising a bound", wall="init has a user number of its own", code=calls("import resource as r\nattempt(r.prlimit, 1, r.RLIMIT_FSIZE, (r.RLIM_INFINITY, r.RLIM_INFINITY))"), ends=Ending(stdout=b"EPERM\n")),
+    Attack(name="init without bounds", line="raising a bound", wall="init has a user number of its own, or the program's bounds", code=UNBOUND, ends=Ending(stdout=b"FileNotFoundError\n"),
+        elsewhere={"bubblewrap": Ending(stdout=b"[]\n", why="bubblewrap's init has the program's own user, and its bounds too")}),
+    Attack(name="variables before the limits", line="raising a bound", wall="the program's variables are set last, for it alone", code="", env_vars={"LD_SHOW_AUXV": "1"}, ends=Ending(stdout=re.compile(rb"(?!.*AT_EXECFN: +\S+/(prlimit|env|bwrap)\n).*AT_EXECFN: +\S+python.*", re.DOTALL))),
 ]

@@ -150,6 +150,18 @@ REQUESTED = [
     for language, name, requirement, what in TRICKS
 ]
 
+# Each took years to read, by the service itself and for everybody.
+SLOW = [
+    ("javascript", "hello", "1   " * 60 + "!", "range of many blanks"),
+    ("php", "a" * 60, "", "name that may be parted in many ways"),
+    ("php", "acme/hello", "1   " * 60 + "!", "range of many blanks"),
+]
+REQUESTED += [
+    Attack(name=what, language=language, line="texts that are slow to read", wall="no part of a grammar fits the same text in two ways", packages=lambda _: None, limits=COMPILING,
+        build=partial(_asking, language, name, requirement), ends=Ending(error="RequestError: dependencies: a package and a range of versions are expected"))
+    for language, name, requirement, what in SLOW
+]
+
 # unshare(CLONE_NEWUSER) as x86-64 has it; what the kernel answers is returned.
 NATIVE = bytes.fromhex("b810010000 bf00000010 0f05 c3")
 LOADER = """

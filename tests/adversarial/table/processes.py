@@ -75,6 +75,8 @@ ROWS = [
         without=Without(walls=("OOM score",), stdout=b"0\nEACCES\n")),
     Attack(name="real-time scheduling", line="init of the sandbox", wall="no capability; RLIMIT_RTPRIO and RLIMIT_NICE are 0",
         code=calls("attempt(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1))\nattempt(os.nice, -5)"), ends=Ending(stdout=b"EPERM\nEPERM\n")),
+    Attack(name="CPU limit that was not reached", line="init of the sandbox", wall="what was used is counted, whatever the signal says",
+        code="import os,signal\nsignal.signal(signal.SIGXCPU, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGXCPU)", ends=Ending(status=S.SIGNALLED, hits=L.NONE)),
     Attack(name="exit code of a signal", line="init of the sandbox", wall="wait status comes from init, not from a shell",
         code="raise SystemExit(137)", ends=Ending(status=S.NONZERO_EXIT),
         elsewhere={"bubblewrap": Ending(status=S.SIGNALLED, why="bubblewrap passes a signal on as 128 and its number")}),

@@ -1,0 +1,1 @@
+"""A user's compose file: read strictly, before anything is sent anywhere."""
