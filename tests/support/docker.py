@@ -5,6 +5,7 @@ Invariant: when `engine_of_ours` returns, nothing of the engine is left: no proc
 
 import asyncio
 import os
+import re
 import sys
 import tempfile
 import time
@@ -22,11 +23,55 @@ from jobs.deploy.backends.local.engine import Engine
 from jobs.deploy.backends.local.private_engine import PrivateEngine
 from jobs.deploy.errors import DeployError
 
-__all__ = ["IMAGE", "PROJECT", "App", "compose", "engine_of_ours", "everything_of", "local", "why_no_docker"]
+__all__ = [
+    "IMAGE", "PROJECT", "SECRET", "TWO_SERVICES", "App", "compose", "engine_of_ours", "everything_of",
+    "local", "logs_of", "printed", "reached", "why_no_docker",
+]  # fmt: skip
 
 PROJECT = Path(__file__).resolve().parents[2]
 IMAGE = "tee-job-node/hello:1"
 _TIMEOUT_S = 60.0
+SECRET = "ein \"Geheimnis\" mit $HOME, 'Zeichen' und\nzwei Zeilen: ü"
+TWO_SERVICES = f"""
+services:
+  web:
+    image: {IMAGE}
+    container_name: a-fixed-name
+    command:
+      - sh
+      - -c
+      - |
+        printf '%s' "$$TOKEN" > /data/token
+        printf '<%s>' "$$FORBIDDEN" > /data/forbidden
+        ask-agent GetQuote '{{"report_data":"'"$$NONCE"'"}}' > /data/quote && exec httpd -f -p 80 -h /data
+    stop_grace_period: 0s
+    environment:
+      TOKEN: ${{TOKEN}}
+      NONCE: ${{NONCE}}
+      FORBIDDEN: ${{FORBIDDEN:-}}
+    ports: ["8080:80"]
+    volumes:
+      - data:/data
+      - /var/run/dstack.sock:/var/run/dstack.sock
+    healthcheck:
+      test: [CMD, wget, -q, -O, /tmp/quote, "http://127.0.0.1/quote"]
+      interval: 200ms
+      retries: 50
+  reader:
+    image: {IMAGE}
+    command:
+      - sh
+      - -c
+      - |
+        for file in token forbidden quote; do echo [$$file]; wget -q -O - http://web/$$file; echo; done
+        sleep 600
+    stop_grace_period: 0s
+    depends_on: {{web: {{condition: service_healthy}}}}
+volumes:
+  data:
+    name: a-fixed-volume
+"""
+"""`web` shows what it was given and a quote; `reader` prints that; the fixed names belong to others."""
 
 
 def why_no_docker() -> str:
@@ -154,3 +199,18 @@ async def local(state_dir: Path, engine: Path) -> AsyncIterator[LocalBackend]:
     while (left := everything_of(str(state_dir))) and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     assert left == []
+
+
+async def logs_of(backend: LocalBackend, machine: Machine, service: str = "app") -> str:
+    pieces = [piece async for piece in backend.observation.logs(machine, service, follow=False, tail=None)]
+    return b"".join(pieces).decode()
+
+
+async def printed(
+    backend: LocalBackend, machine: Machine, pattern: str, service: str = "app"
+) -> re.Match[str]:
+    """Wait until a service has printed something."""
+    async with asyncio.timeout(20):
+        while (match := re.search(pattern, await logs_of(backend, machine, service), re.DOTALL)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    return match

@@ -19,7 +19,7 @@ from jobs.deploy.errors import DeployError
 
 __all__ = ["PrivateEngine", "find_engine"]
 
-_PROGRAMS: Final = ("dockerd", "containerd", "runc", "iptables", "unshare")
+_PROGRAMS: Final = ("dockerd", "containerd", "runc", "iptables", "ip", "unshare")
 _GROUPS: Final = Path("/sys/fs/cgroup")
 _READY_S = 30.0
 _POLL_S = 0.05
@@ -53,7 +53,7 @@ class PrivateEngine:
             DeployError: it cannot be started; the message says why.
         """
         if reason := self.missing():
-            raise DeployError(reason, advice="on Debian: sudo apt-get install docker.io iptables")
+            raise DeployError(reason, advice="on Debian: sudo apt-get install docker.io iptables iproute2")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         log = self.folder / "engine.log"
         await self._lease.start([sys.executable, "-m", __name__, str(self.folder)], log)
