@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from sandbox.backends.backend import Backend, Gateway, OnSample
 from sandbox.bounds import StageBounds
 from sandbox.capacity import Capacity, measure_capacity
+from sandbox.dependencies.layer import LayerGoneError
 from sandbox.errors import RequestError, SystemFailureError
 from sandbox.kernel.files import CollectBounds
 from sandbox.languages import LANGUAGES, Language, Plan
@@ -155,19 +156,32 @@ class CodeExecutor:
             on_sample=on_sample,
         )
 
-        installs = installation is not None and not installation.is_there
-        claim = _claim(request, plan, bounds, installs=installs)
-
         async def work() -> ExecutionResult:
-            async with self.scheduler.admit(claim):
-                started = replace(around, deadline_s=time.monotonic() + bounds.deadline_s)
-                async with self._installed(installation, request, started) as installed:
-                    with_layer = replace(started, mounts=installed.mounts)
-                    result = await run_plan(with_layer, request, plan, installed=installed.record)
-            contacts = tuple(network.contacts) if network else ()
-            return replace(result, lock=installed.lock or plan.lock, contacts=contacts)
+            try:
+                result = await self._admitted(request, plan, installation, around)
+            except LayerGoneError:
+                assert installation is not None, "only what was to be there can be gone"
+                must_be_made = replace(installation, is_there=False)
+                result = await self._admitted(request, plan, must_be_made, around)
+            return replace(result, contacts=tuple(network.contacts) if network else ())
 
         return await self._supervise(work(), used, sandbox_id)
+
+    async def _admitted(
+        self, request: ExecutionRequest, plan: Plan, installation: "Installation | None", around: Surroundings
+    ) -> ExecutionResult:
+        """Wait for a place, and run what needs no more than was reserved for it.
+
+        Raises:
+            LayerGoneError: it would need more, for what was installed a moment ago is gone; nothing was run.
+        """
+        installs = installation is not None and not installation.is_there
+        async with self.scheduler.admit(_claim(request, plan, around.bounds, installs=installs)):
+            started = replace(around, deadline_s=time.monotonic() + around.bounds.deadline_s)
+            async with self._installed(installation, request, started) as installed:
+                with_layer = replace(started, mounts=installed.mounts)
+                result = await run_plan(with_layer, request, plan, installed=installed.record)
+        return replace(result, lock=installed.lock or plan.lock)
 
     def _open_network(self, name: str) -> RunNetwork | None:
         """Return a run's own way out, by the policy of this name; None where none is asked for."""

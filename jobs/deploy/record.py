@@ -85,7 +85,13 @@ class DeploymentRecord:
     """The sealed variables."""
     variables: VariablesDigest | None = None
     """None when they were sealed by somebody else, or when there are none."""
+    sealed: str = ""
+    """SHA-256 of the ciphertext that somebody else sealed; empty when it was sealed here."""
+    one_shots: tuple[str, ...] = ()
+    """Services that are meant to end."""
     public_key: str = ""
+    public_key_signature: str = ""
+    public_key_timestamp_s: int | None = None
     kms: str = ""
     kms_signer: str = ""
     """The KMS key that vouched for ``public_key``."""
@@ -95,10 +101,8 @@ class DeploymentRecord:
     placement: Placement = field(default_factory=Placement)
     os_image_hash: str = ""
     price: str = ""
-    idempotency_key: str = ""
-    """Of the call that asked for it; empty for a person."""
-    owner: str = ""
-    """Who asked, where that was a call."""
+    order: str = ""
+    """The key of the order on chain that it is for; empty for a person's."""
     prepared_at_s: float = 0.0
     updated_at_s: float = 0.0
     attestation: str = ""
@@ -130,7 +134,7 @@ class DeploymentRecord:
             known["placement"] = Placement(**known.get("placement") or {})
             if known.get("variables"):
                 known["variables"] = VariablesDigest(**known["variables"])
-            for name in ("names", "endpoints", "checks"):
+            for name in ("names", "one_shots", "endpoints", "checks"):
                 known[name] = tuple(known.get(name) or ())
             return cls(**known)
         except (KeyError, TypeError) as exc:

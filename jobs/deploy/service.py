@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from blueprint.errors import PolicyViolationError
-from blueprint.tee.verify import Check
 from jobs.deploy.attestation import Attestation, Verifier
 from jobs.deploy.backends.backend import (
     Backend,
@@ -20,12 +19,12 @@ from jobs.deploy.backends.backend import (
     Workload,
 )
 from jobs.deploy.errors import DeployError
+from jobs.deploy.progress import committed, is_only_prepared, keyed, prepared, stated_key, verified
 from jobs.deploy.readiness import LOOK_S, wait_until_ready
-from jobs.deploy.record import DeploymentRecord, Entry, RecordStore, Stage, VariablesDigest
+from jobs.deploy.record import DeploymentRecord, Entry, RecordStore, Stage
 from jobs.deploy.trust import KmsTrust
 from jobs.deploy.wanted import (
     DeploymentConflictError,
-    Sealed,
     Variables,
     Wanted,
     check_names,
@@ -122,7 +121,7 @@ class DockerDeploymentService:
         check_names(wanted, variables)
         with self.records.locked(wanted.workload.name) as entry:
             machine = await self._find(entry.record, wanted)
-            if machine is None:
+            if machine is None or is_only_prepared(entry.record, wanted):
                 record = await self._prepare(entry, wanted)
                 machine = await self._commit(entry, record, wanted, variables)
             else:
@@ -140,7 +139,7 @@ class DockerDeploymentService:
         with self.records.locked(name) as entry:
             record, machine = await self._present(entry)
             attestation = await self._attest(record, machine)
-            return entry.write(self._verified(record, attestation)), attestation
+            return entry.write(verified(record, attestation, now_s=self._now_s())), attestation
 
     async def delete(self, name: str) -> DeploymentRecord:
         """Remove a deployment's machine with its disk, and forget it; one that is gone is no failure."""
@@ -209,33 +208,12 @@ class DockerDeploymentService:
         self._say(f"provisioning {workload.name} at {self.backend.name}")
         provision = await self.backend.provisioning.provision(workload, wanted.placement)
         self._same_hash(workload, provision)
-        record = DeploymentRecord(
-            name=workload.name,
-            place=self.backend.name,
-            stage=Stage.PREPARED,
-            app_id=provision.app_id,
-            app_compose=workload.app_compose.decode(),
-            compose_hash=workload.compose_hash.hex(),
-            names=wanted.names,
-            placement=wanted.placement,
-            os_image_hash=provision.os_image_hash.hex(),
-            price=provision.price,
-            prepared_at_s=self._now_s(),
-            updated_at_s=self._now_s(),
-        )
+        record = prepared(wanted, provision, place=self.backend.name, now_s=self._now_s())
         return entry.write(self._keyed(record, provision.public_key))
 
     def _keyed(self, record: DeploymentRecord, stated: PublicKey | None) -> DeploymentRecord:
         """Put the key into the record, once the KMS has been found to vouch for it."""
-        if stated is None:
-            return record
-        verified = self._trust.verify(record.app_id, stated)
-        return replace(
-            record,
-            public_key=verified.public_key.hex(),
-            kms=stated.kms,
-            kms_signer=verified.signer.hex(),
-        )
+        return record if stated is None else keyed(record, stated, self._trust.verify(record.app_id, stated))
 
     async def _commit(
         self,
@@ -253,13 +231,13 @@ class DockerDeploymentService:
         provision = Provision(
             app_id=record.app_id,
             compose_hash=wanted.workload.compose_hash,
-            public_key=_public_key(record),
+            public_key=stated_key(record),
         )
         self._say(f"creating {record.name} as {record.app_id}")
         machine = await self.backend.provisioning.commit(
             wanted.workload, wanted.placement, provision, ciphertext, wanted.names
         )
-        entry.write(self._committed(record, machine, wanted, variables))
+        entry.write(committed(record, machine, wanted, variables, now_s=self._now_s()))
         return machine
 
     async def _change(
@@ -287,7 +265,9 @@ class DockerDeploymentService:
             self._say(f"resizing {record.name}")
             await self.backend.scaling.resize(machine, wanted.placement)
         if is_other or has_new or wanted.placement != record.placement:
-            entry.write(self._committed(record, machine, wanted, variables if has_new else None))
+            entry.write(
+                committed(record, machine, wanted, variables if has_new else None, now_s=self._now_s())
+            )
         return machine
 
     async def _apply(
@@ -347,48 +327,11 @@ class DockerDeploymentService:
         except PolicyViolationError:
             entry.write(replace(record, stage=Stage.READY, attestation="", checks=()))
             raise
-        return entry.write(self._verified(record, attestation))
+        return entry.write(verified(record, attestation, now_s=self._now_s()))
 
     async def _attest(self, record: DeploymentRecord, machine: Machine) -> Attestation:
         self._say("verifying the attestation")
         return await self._verifier.attest(self.backend.witness, machine, record.app_compose.encode())
-
-    def _verified(self, record: DeploymentRecord, attestation: Attestation) -> DeploymentRecord:
-        return replace(
-            record,
-            stage=Stage.VERIFIED,
-            attestation=attestation.digest.hex(),
-            checks=tuple(_in_words(check) for check in attestation.checks()),
-            is_verification_waived=False,
-            updated_at_s=self._now_s(),
-        )
-
-    def _committed(
-        self,
-        record: DeploymentRecord,
-        machine: Machine,
-        wanted: Wanted,
-        variables: Variables | None,
-    ) -> DeploymentRecord:
-        if isinstance(variables, Sealed):
-            digest = None
-        else:
-            digest = VariablesDigest.of(variables) if variables else record.variables
-        return replace(
-            record,
-            stage=Stage.COMMITTED,
-            machine_id=machine.id,
-            instance_id=machine.instance_id,
-            endpoints=tuple(machine.endpoints),
-            app_compose=wanted.workload.app_compose.decode(),
-            compose_hash=wanted.workload.compose_hash.hex(),
-            names=wanted.names,
-            variables=digest,
-            placement=wanted.placement,
-            attestation="",
-            checks=(),
-            updated_at_s=self._now_s(),
-        )
 
     @staticmethod
     def _same_hash(workload: Workload, provision: Provision) -> None:
@@ -411,15 +354,3 @@ class DockerDeploymentService:
             f"the machine {record.machine_id or record.app_id} of {record.name} is gone from {record.place}",
             advice=f"`blueprint deploy delete {record.name}` forgets it; then deploy it anew",
         )
-
-
-def _public_key(record: DeploymentRecord) -> PublicKey | None:
-    if not record.public_key:
-        return None
-    return PublicKey(key=bytes.fromhex(record.public_key), signature=b"", kms=record.kms)
-
-
-def _in_words(check: Check) -> str:
-    return (
-        f"{check.name}: {check.detail}" if check.is_checked else f"{check.name}: not checked, {check.detail}"
-    )

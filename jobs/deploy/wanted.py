@@ -4,6 +4,7 @@ Invariant: the variables that are given are exactly those that the application a
 without a word.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -28,6 +29,11 @@ class Sealed:
     """The guest's wire form."""
     names: tuple[str, ...]
 
+    @property
+    def digest(self) -> str:
+        """By what the same ciphertext is known again; nothing for none."""
+        return hashlib.sha256(self.ciphertext).hexdigest() if self.ciphertext else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -39,6 +45,8 @@ class Wanted:
     placement: Placement = field(default_factory=Placement)
     one_shots: tuple[str, ...] = ()
     """Services that are meant to end."""
+    order: str = ""
+    """The key of the order on chain that it is for; empty for a person's."""
 
 
 Variables: TypeAlias = Sequence[SecretVariable] | Sealed
@@ -76,9 +84,9 @@ def sealed_for(record: DeploymentRecord, variables: Variables | None) -> bytes:
 
 
 def is_same(record: DeploymentRecord, variables: Variables) -> bool:
-    """Say whether a deployment has these variables already; of sealed ones nobody here can tell."""
+    """Say whether a deployment has these variables already; sealed ones, whether it has this ciphertext."""
     if isinstance(variables, Sealed):
-        return False
+        return variables.digest == record.sealed
     if record.variables is None:
         return not variables and not record.names
     return record.variables.matches(variables)

@@ -21,7 +21,7 @@ from typing import TypeVar
 from sandbox.backends.backend import Mount, Sandbox, StageOutcome, StageUsage
 from sandbox.dependencies.flights import Flights
 from sandbox.dependencies.freeze import FreezeBounds, FreezeError, freeze
-from sandbox.dependencies.layer import Layer, LayerManifest
+from sandbox.dependencies.layer import Layer, LayerGoneError, LayerManifest
 from sandbox.dependencies.store import LayerStore
 from sandbox.egress.mirror import Mirror, MirrorSession
 from sandbox.egress.registry import Registry, RegistryConfigError, RegistryKind
@@ -142,6 +142,7 @@ class Installer:
         """Find the layer or make it, and keep it in the store until the end of the block.
 
         Raises:
+            LayerGoneError: the layer that was there is not, and nothing was reserved for an installation.
             SandboxUnavailableError, SystemFailureError: our own part failed.
         """
         began_s = time.monotonic()
@@ -167,6 +168,10 @@ class Installer:
         """Put the layer into ``found``, or a record that says why there is none; or neither: once more."""
         found.layer = await self._store.find(what.key)
         if found.layer is None:
+            # SECURITY: an installation takes more memory than was reserved for a run
+            # (test_installation_that_was_not_foreseen_is_reserved_for).
+            if what.is_there:
+                raise LayerGoneError
             found.is_shared = True
 
             async def make() -> StageRecord:

@@ -10,9 +10,16 @@ from pathlib import Path
 
 from sandbox.dependencies.filelock import FileLock
 
-__all__ = ["Layer", "LayerManifest"]
+__all__ = ["Layer", "LayerGoneError", "LayerManifest"]
 
 FORMAT = 1
+
+
+class LayerGoneError(Exception):
+    """A layer that was there when a request was planned is not there any more, or too old by now.
+
+    It never leaves this package and the executor, which plans again.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from sandbox.backends.slot import SlotBackend
+from sandbox.capacity import Capacity
 from sandbox.egress.registry import Registry, RegistryKind
-from sandbox.errors import SystemFailureError
+from sandbox.errors import RequestError, SystemFailureError
 from sandbox.executor import CodeExecutor
 from sandbox.result import ExecutionResult, ExecutionStatus, LimitKind
 from tests.support.installing import depending, installing
@@ -380,6 +382,30 @@ async def test_corrupt_layer_is_rebuilt(tmp_path: Path) -> None:
         spoil(tmp_path)
         async with installing(tmp_path, registry) as executor:
             assert (await python(executor)).stdout.data == b"1.0\n"
+        assert site.counts[PAGE] == 2
+
+
+def grow_old(folder: Path) -> None:
+    """Let the only layer have been made in 1970."""
+    (manifest,) = folder.glob("*/manifest.json")
+    manifest.write_text(re.sub(r'"made_at_s": [0-9.]+', '"made_at_s": 1.0', manifest.read_text()))
+
+
+async def test_installation_that_was_not_foreseen_is_reserved_for(tmp_path: Path) -> None:
+    """A layer that went while its request waited is not made within what a run alone has reserved."""
+    async with PackageSite() as site, installing(tmp_path, site.registry(RegistryKind.PYPI)) as executor:
+        a_wheel(site)
+        assert (await python(executor)).stdout.data == b"1.0\n"
+        usual = executor.scheduler.capacity
+        # Less than an installation takes.
+        executor.scheduler.capacity = Capacity(memory_bytes=1024 * MIB, cpus=2.0)
+        assert (await python(executor)).stdout.data == b"1.0\n"
+        grow_old(tmp_path)
+        with pytest.raises(RequestError, match="reserves"):
+            await python(executor)
+        executor.scheduler.capacity = usual
+        assert (await python(executor)).stdout.data == b"1.0\n"
+        assert executor.scheduler.load.reserved.memory_bytes == 0
         assert site.counts[PAGE] == 2
 
 
