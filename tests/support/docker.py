@@ -86,6 +86,7 @@ def why_no_docker() -> str:
 @contextmanager
 def engine_of_ours() -> Iterator[PrivateEngine]:
     """Start an engine with the image of the examples, and end it."""
+    before = {path.name for path in Path("/run").iterdir()}
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
         engine = PrivateEngine(Path(folder) / "engine")
         asyncio.run(_start(engine))
@@ -95,6 +96,9 @@ def engine_of_ours() -> Iterator[PrivateEngine]:
             group = engine.group
             asyncio.run(engine.remove())
         assert everything_of(group) == []
+        assert {
+            path.name for path in Path("/run").iterdir() if re.match("docker|containerd|engine", path.name)
+        } <= before
 
 
 async def _start(engine: PrivateEngine) -> None:

@@ -219,3 +219,9 @@ async def test_a_private_engine_starts_again_after_a_kill(tmp_path: Path) -> Non
     finally:
         await engine.remove()
     assert everything_of(str(tmp_path)) == []
+
+
+async def test_a_private_engine_does_not_live_below_run() -> None:
+    """Its /run is its own, so that nobody would see its socket there."""
+    with pytest.raises(DeployError, match="another folder"):
+        await PrivateEngine(Path("/run/engine")).start()

@@ -29,6 +29,9 @@ _FLOOR: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class PrivateEngine:
     """An engine that lives in a folder, and outlives whoever started it.
 
+    It reaches no other network: images are imported, not pulled, and what containers publish is seen by
+    processes in its network alone.
+
     Args:
         folder: keeps its images and volumes; made when it does not exist.
     """
@@ -52,6 +55,10 @@ class PrivateEngine:
         Raises:
             DeployError: it cannot be started; the message says why.
         """
+        if self.folder.resolve().is_relative_to("/run"):
+            raise DeployError(
+                f"{self.folder}: an engine of our own has a /run of its own", advice="use another folder"
+            )
         if reason := self.missing():
             raise DeployError(reason, advice="on Debian: sudo apt-get install docker.io iptables iproute2")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -70,7 +77,6 @@ class PrivateEngine:
         if self._lease.is_held():
             await self._lease.end()
         self.socket.unlink(missing_ok=True)
-        shutil.rmtree(self._running, ignore_errors=True)
         _remove_groups(self.group)
 
     async def remove(self) -> None:
@@ -83,28 +89,17 @@ class PrivateEngine:
         """The control group of its containers."""
         return f"engine-{self.folder.stat().st_ino}" if self.folder.exists() else "engine-none"
 
-    @property
-    def _running(self) -> Path:
-        # Not in the folder: containerd's sockets below it would have too long a path.
-        return Path("/run", self.group)
-
     def become(self) -> None:
         """Replace this process by the engine."""
-        running = self._running
-        # What a killed engine left there speaks of processes that others have the numbers of by now.
-        shutil.rmtree(running, ignore_errors=True)
-        running.mkdir(mode=0o700)
         daemon = ["dockerd", "--host", f"unix://{self.socket}", "--group", "root"]
-        daemon += ["--data-root", str(self.folder / "data"), "--exec-root", str(running / "exec")]
-        daemon += ["--pidfile", str(running / "pid"), "--cgroup-parent", f"/{self.group}"]
-        # The shell stays the first process: it takes in orphans, which dockerd would not.
-        script = 'ip link set lo up; "$@" & wait $!'
+        daemon += ["--data-root", str(self.folder / "data"), "--cgroup-parent", f"/{self.group}"]
+        # What an engine keeps below /run speaks of its processes, and goes with them. The shell stays the
+        # first process: it takes in orphans, which dockerd would not.
+        script = 'mount -t tmpfs tmpfs /run && ip link set lo up && { "$@" & wait $!; }'
         apart = ["--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
-        environment = {"PATH": _FLOOR, "HOME": str(running)}
+        command = ["unshare", *apart, "sh", "-c", script, "sh", *daemon]
         os.execve(  # noqa: S606 - this process becomes the engine
-            shutil.which("unshare", path=_FLOOR) or "unshare",
-            ["unshare", *apart, "sh", "-c", script, "sh", *daemon],
-            environment,
+            shutil.which("unshare", path=_FLOOR) or "unshare", command, {"PATH": _FLOOR, "HOME": "/run"}
         )
 
 
