@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "calls": ("calls", "Look at the job calls in the node's journal, or retry one."),
     "status": ("status", "Say how the node is doing: readiness, cursor, calls by state."),
     "exec": ("exec", "Run a program (a file or a folder) in the sandbox, without any chain."),
+    "deploy": ("deploy", "Put a compose application into a CVM, sealed and verified."),
     "runtimes": ("runtimes", "List or build the language runtimes."),
     "doctor": ("doctor", "Check what this machine offers, and print the fix for what is missing."),
     "keys": ("keys", "Make, import and list the operator's keys."),

@@ -45,7 +45,7 @@ MASKED_FILES = (
     "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "modules", "partitions",
     "sched_debug", "slabinfo", "swaps", "sysrq-trigger", "timer_list", "vmallocinfo",
 )  # fmt: skip
-MASKED_FOLDERS = ("acpi", "asound", "bus", "driver", "dynamic_debug", "fs", "irq", "scsi", "tty")
+MASKED_FOLDERS = ("acpi", "asound", "bus", "driver", "dynamic_debug", "fs", "irq", "pressure", "scsi", "tty")
 
 
 def build_root(layout: Layout, box_fd: int) -> None:

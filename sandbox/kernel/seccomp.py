@@ -40,6 +40,7 @@ NAMESPACE_FLAGS = 0x7E02_0000
 """Every CLONE_NEW* bit that ``clone`` takes; a time name space is made by ``clone3`` and ``unshare`` only."""
 SOCKET_TYPE_MASK = 0xF
 """The bits of a socket's type that are not flags (SOCK_NONBLOCK, SOCK_CLOEXEC)."""
+FORGET_PAGES = 4  # POSIX_FADV_DONTNEED
 TERMINAL_REQUESTS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into the terminal of someone else
 HUGE_PAGES = {"mmap": (3, 0x4_0000), "memfd_create": (1, 0x4), "shmget": (2, 0x800)}
 """The argument and the bit by which a call asks for pages that the operator has set aside (hugetlbpage.rst):
@@ -134,8 +135,12 @@ ABSENT = (
     "inotify_init",
     "inotify_init1",
     "io_setup",
+    # SECURITY: says which pages of the files that all share were read (test_calls_that_reach_the_cache).
+    "cachestat",
 )
 """Answered ENOSYS, as by a kernel that was built without it."""
+DONE = ("sync", "syncfs")
+"""Answered as done: a program's own files have no disk, and those of the machine are not its to flush."""
 
 
 class Program:
@@ -190,6 +195,7 @@ def compile_filter(machine: str | None = None, *, may_connect: bool = False) -> 
     numbers = NUMBERS[machine]
     verdicts = {numbers[name]: "deny" for group in DENIED.values() for name in group if name in numbers}
     verdicts |= {numbers[name]: "absent" for name in ABSENT if name in numbers}
+    verdicts |= {numbers[name]: "done" for name in DONE}
     filtered = {numbers[name]: name for name in ARGUMENT_FILTERS if name in numbers}
     verdicts |= filtered
 
@@ -237,6 +243,8 @@ def _emit_tree(program: Program, verdicts: Sequence[tuple[int, str]]) -> None:
         program.emit(RETURN, RET_ERRNO | errno.EPERM)
     elif verdict == "absent":
         program.emit(RETURN, RET_ERRNO | errno.ENOSYS)
+    elif verdict == "done":
+        program.emit(RETURN, RET_ERRNO)
     else:
         program.emit(JUMP_ALWAYS, 0, yes=verdict)
 
@@ -303,6 +311,19 @@ def _filter_huge_pages(program: Program, name: str) -> None:
     program.emit(RETURN, RET_ALLOW)
 
 
+def _filter_advice(program: Program, name: str) -> None:
+    """Take the advice to forget a file's pages, and do nothing.
+
+    SECURITY: the files of a tree are everybody's: who makes the kernel forget them slows others down, and
+    sees by the time of the next reading what they read (test_files_that_all_share_stay_in_memory).
+    """
+    program.emit(LOAD, OFFSET_ARGUMENTS + 24)
+    program.emit(JUMP_EQUAL, FORGET_PAGES, no=f"{name} passes")
+    program.emit(RETURN, RET_ERRNO)
+    program.label(f"{name} passes")
+    program.emit(RETURN, RET_ALLOW)
+
+
 def _filter_personality(program: Program, name: str) -> None:
     """Allow asking and the usual personality; others re-enable old, less guarded behaviour."""
     program.emit(LOAD, OFFSET_ARGUMENTS)
@@ -318,6 +339,7 @@ ARGUMENT_FILTERS: dict[str, Callable[[Program, str], None]] = {
     "socket": _filter_socket,
     "socketpair": _filter_socket,
     "ioctl": _filter_ioctl,
+    "fadvise64": _filter_advice,
     "personality": _filter_personality,
     **dict.fromkeys(HUGE_PAGES, _filter_huge_pages),
 }

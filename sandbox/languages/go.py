@@ -67,11 +67,15 @@ cp go.mod go.sum "$layer"
 grep -v '/go.mod ' go.sum >"$lock"
 cd "$GOMODCACHE/cache" && rm -rf lock vcs download/sumdb && find . -name '*.zip' -delete
 """
-# The go command locks the module file; in the layer, one program could so stop all others.
+# SECURITY: the go command locks the module file, and what it notes of each module in its cache; in the layer,
+# one program could so stop all others (test_lock_on_a_file_of_a_layer_stops_nobody_else).
 MODULES = "/work/.modules"
 BUILD = f"""\
 set -e
-mkdir {MODULES} && cp {DEPS}/go.mod {DEPS}/go.sum {MODULES} && chmod u+w {MODULES}/*
+mkdir {MODULES} && cp {DEPS}/go.mod {DEPS}/go.sum {MODULES}
+mkdir {MODULES}/cached && ln -s {DEPS}/modules/* {MODULES}/cached && rm {MODULES}/cached/cache
+cp -r {DEPS}/modules/cache {MODULES}/cached
+chmod -R u+w {MODULES}/go.mod {MODULES}/go.sum {MODULES}/cached/cache
 exec "$@"
 """
 
@@ -125,7 +129,7 @@ class Go:
             else _by_go_command(request, given.runtime, package, folder)
         )
         # An index of each module would be written to the cache, which is the tree's and read-only.
-        modules = {"GOMODCACHE": f"{DEPS}/modules", "GOSUMDB": "off", "GODEBUG": "goindex=0"}
+        modules = {"GOMODCACHE": f"{MODULES}/cached", "GOSUMDB": "off", "GODEBUG": "goindex=0"}
         return Plan(
             files=_module_file(request, given.runtime) if has_modules else (),
             stages=(

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -419,8 +421,23 @@ async def test_full_disk_stops_the_node_and_loses_no_call(world: World, small_di
 def refuse(world: World, *arguments: str, **variables: str) -> tuple[int, str]:
     """Run a command that must fail; returns its exit code and its error."""
     process = start(*arguments, folder=world.folder, **variables)
-    out, _ = process.communicate(timeout=60)
+    try:
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that was not refused would answer the calls of other tests
+        process.communicate()
     return process.returncode, json.loads(out.splitlines()[-1])["error"]
+
+
+def whole_journal(world: World, copy: Path) -> bytes:
+    """Return the running node's journal as one file, what is still in its log included."""
+    with (
+        closing(sqlite3.connect(world.state / "journal.sqlite")) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+        target.execute("PRAGMA journal_mode=WAL")
+    return copy.read_bytes()
 
 
 def operator_key(world: World) -> dict[str, str]:
@@ -447,7 +464,7 @@ def test_corrupt_journal_is_refused_and_left_as_it_is(
 ) -> None:
     """A node does not start on a journal that it cannot trust, and does not touch it."""
     journal = tmp_path / "journal.sqlite"
-    content = damage((world.state / "journal.sqlite").read_bytes())
+    content = damage(whole_journal(world, tmp_path / "copy.sqlite"))
     journal.write_bytes(content)
     code, error = refuse(
         world, "run", *world.where(), "--state-dir", str(tmp_path), "--tree", "host", "--http-port", "0",

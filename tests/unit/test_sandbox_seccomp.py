@@ -112,6 +112,20 @@ def test_huge_pages_are_not_to_be_had(machine: str, numbers: tuple[int, int, int
         assert verdict(machine, number, *huge) == ERRNO | errno.ENOMEM
 
 
+@pytest.mark.parametrize(
+    ("machine", "advise", "flush"), [("x86_64", 221, (162, 306)), ("aarch64", 223, (81, 267))]
+)
+def test_calls_that_reach_the_cache(machine: str, advise: int, flush: tuple[int, int]) -> None:
+    """Flushing and forgetting the machine's files are done in name only; nobody sees the cache."""
+    assert [verdict(machine, number) for number in flush] == [ERRNO, ERRNO]
+    assert [verdict(machine, advise, 3, 0, 0, advice) for advice in range(6)] == [
+        *[ALLOW] * 4,
+        ERRNO,
+        ALLOW,
+    ]
+    assert verdict(machine, 451) == ERRNO | errno.ENOSYS
+
+
 def test_other_tables_do_not_run() -> None:
     """An i386 call kills the process; an x32 number does not exist."""
     assert verdict("x86_64", 20, arch=0x4000_0003) == KILL

@@ -46,7 +46,7 @@ ROWS = [
     Attack(name="the machine in proc", line="the machine in proc", wall="masks over proc", code="n=0\nfor f in ('cmdline','key-users','modules','swaps','consoles','interrupts','iomem'):\n  try: n += bool(open(f'/proc/{f}','rb').read(1))\n  except OSError: pass\nprint(n)",
         ends=Ending(stdout=b"0\n"), elsewhere={"bubblewrap": Ending(stdout=re.compile(rb"[1-9]\n"), why=UNMASKED)},
         without=Without(walls=("proc masks",), stdout=re.compile(rb"[3-9]\n"))),
-    Attack(name="folders of drivers in proc", line="the machine in proc", wall="masks over proc", code="import os\nprint([d for d in ('acpi','bus','driver','fs','irq','tty','scsi') if os.path.isdir(f'/proc/{d}') and os.listdir(f'/proc/{d}')])",
+    Attack(name="folders of drivers in proc", line="the machine in proc", wall="masks over proc", code="import os\nprint([d for d in ('acpi','bus','driver','fs','irq','pressure','tty','scsi') if os.path.isdir(f'/proc/{d}') and os.listdir(f'/proc/{d}')])",
         ends=Ending(stdout=b"[]\n"), elsewhere={"bubblewrap": Ending(stdout=re.compile(rb"\[.*\]\n"), why=UNMASKED)},
         without=Without(walls=("proc masks",), stdout=re.compile(rb"\['.*'\]\n"))),
     Attack(name="kernel memory in proc", line="the machine in proc", wall="no right, and masks over proc", code="n=0\nfor f in ('kcore','kmsg','kallsyms','kpageflags','vmallocinfo','slabinfo'):\n  try: n += any(c not in b' 0' for c in open(f'/proc/{f}','rb').read(16))\n  except OSError: pass\nprint(n)",
