@@ -17,6 +17,7 @@ from sandbox.errors import SandboxUnavailableError
 from sandbox.kernel.grouptree import find_group_tree
 from sandbox.kernel.landlock import landlock_abi
 from sandbox.rootfs import find_tree, find_trees, load_recipes
+from tests.support.docker import why_no_docker
 from tests.support.guest import why_no_guest
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -82,6 +83,7 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: bool(os.environ.get("BLUEPRINT_TEST_VECTORS")),
         "needs real evidence in BLUEPRINT_TEST_VECTORS",
     ),
+    "docker": (lambda: not why_no_docker(), "needs a Docker engine of our own"),
     "ps": (lambda: shutil.which("ps") is not None, "needs ps"),
 }
 

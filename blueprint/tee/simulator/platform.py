@@ -260,7 +260,9 @@ class MockPlatform:
                 x509.ObjectIdentifier(_SGX_EXTENSION), _platform_extension()
             )
             builder = builder.add_extension(extension, critical=False)
-        return _Authority(certificate=builder.sign(signer, hashes.SHA256()), key=key)
+        # The same seed makes the same bytes, so that whoever trusts this root by name knows it again.
+        certificate = builder.sign(signer, hashes.SHA256(), ecdsa_deterministic=True)
+        return _Authority(certificate=certificate, key=key)
 
     def _revocations(self, authority: _Authority, now_s: int) -> str:
         now = datetime.fromtimestamp(now_s, UTC)

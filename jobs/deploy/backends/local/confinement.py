@@ -1,0 +1,132 @@
+"""Keeps a compose application inside its machine, although it runs on the engine of this host.
+
+Invariant: what a confined model names is the machine's own: its volumes, networks and containers carry the
+project's name, its files lie in the machine's folder, its ports are on loopback. What would reach the host by
+a name or a file, and cannot be moved into the machine, is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from blueprint.tee.sealing import SecretVariable
+from jobs.deploy.backends.backend import Placement
+from jobs.deploy.errors import DeployError
+
+__all__ = ["confine"]
+
+_AGENT_SOCKETS: Final = frozenset({"/var/run/dstack.sock", "/run/dstack.sock"})
+_FOREIGN: Final = (
+    *("build", "credential_spec", "env_file", "external_links", "label_file", "provider"),
+    *("use_api_socket", "volumes_from"),
+)
+_SHARED: Final = ("cgroup_parent", "ipc", "network_mode", "pid")
+_MIB = 1024 * 1024
+_Model = dict[str, Any]
+
+
+def confine(
+    model: Mapping[str, Any],
+    *,
+    project: str,
+    agent_socket: Path,
+    disk: Path,
+    placement: Placement,
+    variables: Sequence[SecretVariable],
+) -> tuple[_Model, frozenset[Path]]:
+    """Return the model as it may run here, and the folders that its mounts need.
+
+    Args:
+        model: as Compose resolved it, with long forms.
+        project: the Compose project.
+        agent_socket: stands for the guest agent's socket.
+        disk: stands for the guest's own file system: a mount of ``/x`` becomes one of ``disk/x``.
+        placement: CPUs and memory become limits of each container.
+        variables: what a bare name under ``environment`` stands for.
+
+    Raises:
+        DeployError: a volume or a network is not the machine's own.
+    """
+    confined: _Model = deepcopy(dict(model))
+    folders: set[Path] = set()
+    values = {variable.key: variable.value.replace("$", "$$") for variable in variables}
+    for kind in ("volumes", "networks"):
+        for key, entry in (confined.get(kind) or {}).items():
+            _own(kind, key, entry, project)
+    for kind in ("configs", "secrets"):
+        for key, entry in (confined.get(kind) or {}).items():
+            if not {"content"} & entry.keys():
+                raise DeployError(f"{kind}: {key}: only an inline 'content' exists inside a machine")
+    for name, service in confined["services"].items():
+        _refuse_foreign(name, service)
+        service.pop("container_name", None)
+        service["environment"] = {
+            key: values[key] if value is None else value
+            for key, value in (service.get("environment") or {}).items()
+            if value is not None or key in values
+        }
+        for mount in service.get("volumes") or ():
+            if mount["type"] == "bind":
+                folders |= _moved(mount, agent_socket, disk)
+        for port in service.get("ports") or ():
+            # As behind a gateway: the engine chooses the port, so that machines do not compete for one.
+            port.update(host_ip="127.0.0.1", published="")
+        _limit(service, placement)
+    return confined, frozenset(folders)
+
+
+def _refuse_foreign(name: str, service: _Model) -> None:
+    # SECURITY: each of these reads a file of the host, runs a program of it, or enters a container of
+    # somebody else (test_what_leaves_the_machine_is_refused).
+    for key in _FOREIGN:
+        if service.get(key):
+            raise DeployError(f"services.{name}.{key}: there is no such thing inside a machine")
+    for key in _SHARED:
+        word = str(service.get(key) or "")
+        if (key == "cgroup_parent" and word) or word.startswith("container:"):
+            raise DeployError(f"services.{name}.{key}: {word!r} is not the application's own")
+
+
+def _own(kind: str, key: str, entry: _Model, project: str) -> None:
+    if entry.get("external"):
+        raise DeployError(
+            f"{kind}: {key} is external: nothing exists outside the application", advice="declare it here"
+        )
+    # SECURITY: a volume's options can mount the host's folders (test_a_volume_cannot_mount_the_host).
+    if kind == "volumes" and entry.get("driver_opts"):
+        raise DeployError(f"volumes: {key}: driver options are not possible here", advice="leave them out")
+    if kind == "networks" and entry.get("driver", "bridge") not in {"bridge", ""}:
+        raise DeployError(f"networks: {key}: only the driver 'bridge' is possible here")
+    entry["name"] = f"{project}_{key}"
+
+
+def _moved(mount: _Model, agent_socket: Path, disk: Path) -> set[Path]:
+    """Lead a bind mount to the agent's socket or into the machine's disk; return the folder that it needs."""
+    source = PurePosixPath(mount["source"])
+    if str(source) in _AGENT_SOCKETS:
+        mount["source"] = str(agent_socket)
+        mount["bind"] = {"create_host_path": False}
+        return set()
+    # SECURITY: the host's files are not the machine's (test_a_host_mount_shows_the_machines_own_disk).
+    if ".." in source.parts:
+        raise DeployError(f"volumes: {source}: a path with '..'", advice="write the path itself")
+    inside = source if source.is_relative_to(disk) else disk / source.relative_to("/")
+    mount["source"] = str(inside)
+    return {Path(inside)}
+
+
+def _limit(service: _Model, placement: Placement) -> None:
+    """Let no container have more than the whole machine would."""
+    limits = ((service.get("deploy") or {}).get("resources") or {}).get("limits") or {}
+    if placement.memory_mb:
+        most = placement.memory_mb * _MIB
+        asked = int(limits.get("memory") or service.get("mem_limit") or most)
+        service["mem_limit"] = str(min(asked, most))
+        if "memory" in limits:
+            limits["memory"] = service["mem_limit"]
+    if placement.vcpu:
+        cpus = min(float(limits.get("cpus") or service.get("cpus") or placement.vcpu), placement.vcpu)
+        service["cpus"] = cpus
+        if "cpus" in limits:
+            limits["cpus"] = cpus
