@@ -7,7 +7,7 @@ import click
 
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.live import LiveLine, sample_json
-from blueprint.cli.outcome import as_json, contact_lines, not_enforced_lines, summary, write_streams
+from blueprint.cli.outcome import as_json, contact_lines, counted, not_enforced_lines, summary, write_streams
 from blueprint.cli.program import program_options, read_program
 from blueprint.cli.sandboxes import SANDBOX_SETTINGS, opened_sandbox
 from blueprint.cli.session import Session, node_command
@@ -40,7 +40,9 @@ def command(session: Session, *, is_live: bool, **program: Any) -> int:
             session.say(line, "yellow")
         for name, stream in (("stdout", result.stdout), ("stderr", result.stderr)):
             if stream.is_truncated:
-                session.say(f"{name}: {len(stream.data)} of {stream.size_bytes} bytes were kept", "yellow")
+                session.say(
+                    f"{name}: {len(stream.data)} of {counted(stream.size_bytes, 'byte')} kept", "yellow"
+                )
         for line in contact_lines(result.contacts):
             session.say(line)
         session.say(summary(result), "green" if result.status == ExecutionStatus.SUCCESS else "red")
