@@ -107,6 +107,9 @@ def as_json(result: ExecutionResult) -> dict[str, Any]:
             "not_enforced": dict(result.guarantees.not_enforced),
         },
         "lock": result.lock,
+        "files": [
+            {"path": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in result.files
+        ],
         "contacts": [{n: getattr(each, n) for n in type(each).__slots__} for each in result.contacts],
     }
 

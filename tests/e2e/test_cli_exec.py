@@ -62,6 +62,21 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     assert "memory" in body["guarantees"]["enforced"]
 
 
+@pytest.mark.root
+def test_files_that_are_asked_for_are_kept(tmp_path: Path) -> None:
+    """They lie below the folder, the other files of the program do not; a second run replaces nothing."""
+    source = "import os\nos.mkdir('d')\nfor n in ('a', 'd/b', 'c'): open(n, 'w').write(n)\n"
+    asked = [word for path in ("a", "d", "absent") for word in ("--output", path)]
+    result = execute(tmp_path, source, *asked, "--json")
+    body = json.loads(result.stdout)
+    assert [(file["path"], file["size_bytes"]) for file in body["files"]] == [("a", 1), ("d/b", 3)]
+    assert "output absent: the program left no file there" in result.stderr
+    kept = {path.relative_to(tmp_path / "outputs").as_posix() for path in (tmp_path / "outputs").rglob("*")}
+    assert kept == {"a", "d", "d/b"}
+    again = execute(tmp_path, source, "--output", "a")
+    assert (again.returncode, "outputs/a: File exists" in again.stderr) == (1, True)
+
+
 GROWS = """
 import time
 held = []
