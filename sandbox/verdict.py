@@ -63,9 +63,9 @@ def message_of(status: ExecutionStatus, order: StageOrder, outcome: StageOutcome
         ExecutionStatus.MEMORY_LIMIT: f"used more than {_amount(limits.memory_bytes)} of memory",
         ExecutionStatus.DISK_LIMIT: (
             f"ended with {ending} after the disk quota was used up "
-            f"({limits.disk_bytes} bytes, {limits.inodes} files and folders)"
+            f"({_amount(limits.disk_bytes)}, {limits.inodes} files and folders)"
         ),
-        ExecutionStatus.PROCESS_LIMIT: f"needed more than {limits.processes} processes",
+        ExecutionStatus.PROCESS_LIMIT: f"needed more than {_processes(limits.processes)}",
         ExecutionStatus.FILE_SIZE_LIMIT: f"wrote a file of more than {_amount(limits.file_size_bytes)}",
     }
     sentence = sentences[status]
@@ -76,6 +76,10 @@ def _amount(count: int) -> str:
     if count % MIB:
         return "1 byte" if count == 1 else f"{count} bytes"
     return f"{count // MIB} MiB"
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _ending(outcome: StageOutcome) -> str:

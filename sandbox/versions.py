@@ -36,7 +36,7 @@ def best_match(available: Sequence[str], wanted: str, *, what: str) -> str:
 
     Raises:
         RequestError: the requirement cannot be read, or no version matches; the message lists those that are
-            there and names the closest.
+            there.
     """
     text = wanted.strip()
     if text.lower() in _ANY and available:
@@ -44,12 +44,8 @@ def best_match(available: Sequence[str], wanted: str, *, what: str) -> str:
     matching = [version for version in available if is_match(version, text, what=what)]
     if matching:
         return max(matching, key=_parts)
-    numbers = re.search(r"\d+(?:\.\d+)*", text)
-    hint = ""
-    if numbers and available:
-        hint = f"; the closest is {min(available, key=lambda version: _distance(version, numbers[0]))}"
     raise RequestError(
-        f"{what}: expected one of {', '.join(available) or 'none'}, received {wanted[:_SHOWN]!r}{hint}"
+        f"{what}: expected one of {', '.join(available) or 'none'}, received {wanted[:_SHOWN]!r}"
     )
 
 
@@ -101,13 +97,6 @@ _OPERATORS: Mapping[str, Callable[[Parts, Parts], bool]] = {
     "~": lambda given, wanted: given >= wanted and given[:2] == wanted[:2],
     "~=": lambda given, wanted: given >= wanted and given[:-1] == wanted[:-1],
 }
-
-
-def _distance(version: str, wanted: str) -> Parts:
-    first, second = _parts(version), _parts(wanted)
-    length = max(len(first), len(second))
-    pairs = zip(first + (0,) * (length - len(first)), second + (0,) * (length - len(second)), strict=True)
-    return tuple(abs(a - b) for a, b in pairs)
 
 
 def _parts(version: str) -> Parts:

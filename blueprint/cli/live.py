@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from blueprint.cli.outcome import memory_text, size_text, time_text
+from blueprint.cli.outcome import counted, memory_text, size_text, time_text
 from sandbox.result import StageSample
 
 __all__ = ["LiveLine", "sample_json", "sample_text"]
@@ -90,7 +90,7 @@ def _memory(sample: StageSample) -> str:
 def _processes(count: int | None) -> str:
     if count is None:
         return "processes not seen"
-    return "1 process" if count == 1 else f"{count} processes"
+    return counted(count, "process")
 
 
 def _cpu_s(sample: StageSample) -> float:

@@ -16,6 +16,7 @@ __all__ = [
     "as_json",
     "bytes_json",
     "contact_lines",
+    "counted",
     "limits_text",
     "memory_text",
     "not_enforced_lines",
@@ -44,6 +45,12 @@ def size_text(size_bytes: int | None) -> str:
 def memory_text(size_bytes: int | None) -> str:
     """Return how much memory was used, for people: ``61 MiB memory``, or ``memory not measured``."""
     return "memory not measured" if size_bytes is None else f"{size_text(size_bytes)} memory"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things for people: ``1 process``, ``2 processes``."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def time_text(time_s: float) -> str:
@@ -100,6 +107,9 @@ def as_json(result: ExecutionResult) -> dict[str, Any]:
             "not_enforced": dict(result.guarantees.not_enforced),
         },
         "lock": result.lock,
+        "files": [
+            {"path": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in result.files
+        ],
         "contacts": [{n: getattr(each, n) for n in type(each).__slots__} for each in result.contacts],
     }
 
@@ -143,7 +153,7 @@ def contact_lines(contacts: Sequence[NetworkContact]) -> list[str]:
         parts = []
         if each.connections:
             amount = f"{size_text(each.sent_bytes)} sent, {size_text(each.received_bytes)} received"
-            parts.append(f"{each.connections} connections, {amount}")
+            parts.append(f"{counted(each.connections, 'connection')}, {amount}")
         if each.refused:
             parts.append(f"{each.refused} refused")
         lines.append(f"network: {printable(each.host)}:{each.port}: {', '.join(parts)}")

@@ -151,6 +151,8 @@ def read_dependency(text: str) -> Dependency:
 
 
 def _read_files(source: Path) -> tuple[SourceFile, ...]:
+    if not source.is_file() and not source.is_dir():
+        raise ConfigError(f"{source} is neither a file nor a folder; name a program")
     if source.is_file():
         return (SourceFile(path=source.name, content=_read(source)),)
     paths = [p for p in sorted(source.rglob("*")) if p.is_file() and not _is_hidden(p.relative_to(source))]

@@ -14,7 +14,7 @@ from blueprint.cli.networks import mirror_of, networks_of
 from blueprint.cli.session import Session
 from blueprint.settings import Settings
 from sandbox.backends.backend import Backend
-from sandbox.backends.bubblewrap import BubblewrapBackend
+from sandbox.backends.bubblewrap import BubblewrapBackend, usable_bubblewrap
 from sandbox.backends.gvisor import GvisorBackend
 from sandbox.backends.slot import SlotBackend
 from sandbox.bounds import StageBounds
@@ -104,7 +104,11 @@ def choose_trees(session: Session, languages: Sequence[str] = ()) -> tuple[Langu
             raise SandboxUnavailableError(
                 f"no language tree with {what} below {session.trees_dir}; build it: blueprint runtimes build"
             )
-        session.say(f"no language tree below {session.trees_dir}: this machine's own programs are used")
+        having = f" with {', '.join(wanted)}" if wanted else ""
+        session.say(
+            f"no current language tree{having} below {session.trees_dir}, so this machine's own programs are "
+            "used; to make one: blueprint runtimes build"
+        )
     host = survey_host()
     names = {find(name).name for name in wanted}
     lacking = {name: fix for name, fix in host.missing.items() if name in names}
@@ -129,13 +133,12 @@ def choose_backend(settings: Settings) -> Backend:
         backend = BubblewrapBackend()
     missing = backend.guarantees().not_enforced
     if ALL not in settings.allow_degraded:
-        refused = {name: why for name, why in missing.items() if name not in settings.allow_degraded}
+        refused = missing.keys() - settings.allow_degraded
         if refused:
-            reasons = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
-            names, flag = ", ".join(sorted(refused)), ",".join(sorted(missing))
+            instead = "use --backend slot" if os.geteuid() == 0 else "run as root"
             raise SandboxUnavailableError(
-                f"back end {backend.name} cannot enforce {names}. Use the back end slot as root, or accept "
-                f"it: --allow-degraded {flag}. Why: {reasons}"
+                f"back end {backend.name} cannot enforce {', '.join(sorted(refused))}; {instead}, or accept "
+                f"it: --allow-degraded {','.join(sorted(missing))} (why: blueprint doctor)"
             )
     return backend
 
@@ -144,9 +147,19 @@ def _slot() -> Backend:
     try:
         return SlotBackend()
     except SandboxUnavailableError as error:
+        if not _has_bubblewrap():
+            raise
         raise SandboxUnavailableError(
             f"{error}; or do without, weaker: --backend bubblewrap --allow-degraded all"
         ) from error
+
+
+def _has_bubblewrap() -> bool:
+    try:
+        usable_bubblewrap()
+    except SandboxUnavailableError:
+        return False
+    return True
 
 
 def capacity_of(settings: Settings) -> Capacity:

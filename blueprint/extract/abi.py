@@ -140,7 +140,7 @@ class _Reader:
         values = self.sequence(shapes, len(shapes), name)
         if self.tail != len(self.data):
             self.at = self.tail
-            raise self.error(f"{len(self.data) - self.tail} bytes are left over after the last value")
+            raise self.error(f"bytes left over after the last value: {len(self.data) - self.tail}")
         return values
 
     def sequence(self, shapes: Sequence[Shape], count: int, name: Callable[[int], str]) -> tuple[Plain, ...]:
@@ -150,9 +150,7 @@ class _Reader:
         # SECURITY: checked before anything is allocated for a count; test_abi_refuses_counts_beyond_the_data
         if heads > len(self.data) - base:
             self.at = base
-            raise self.error(
-                f"{count} values need at least {_shown(heads)} bytes, {len(self.data) - base} are left"
-            )
+            raise self.error(f"bytes expected: {_shown(heads)}, left: {len(self.data) - base}")
         self.tail = base + heads
         values = []
         for number in range(count):
@@ -171,7 +169,7 @@ class _Reader:
 
     def word(self, at: int) -> int:
         if at + WORD > len(self.data):
-            raise self.error(f"{WORD} bytes expected, {max(0, len(self.data) - at)} are left")
+            raise self.error(f"bytes expected: {WORD}, left: {max(0, len(self.data) - at)}")
         return int.from_bytes(self.data[at : at + WORD], "big")
 
     def offset(self, at: int, expected: int) -> None:
@@ -239,9 +237,7 @@ class _Reader:
     def content(self, shape: Shape, length: int) -> str | bytes:
         padded = length + -length % WORD
         if padded > len(self.data) - self.tail:
-            raise self.error(
-                f"{_shown(length)} bytes (padded) expected, {len(self.data) - self.tail} are left"
-            )
+            raise self.error(f"bytes expected: {_shown(length)} (padded), left: {len(self.data) - self.tail}")
         content = self.data[self.tail : self.tail + length]
         if any(self.data[self.tail + length : self.tail + padded]):
             raise self.error("the padding after the content must be zero")

@@ -104,7 +104,7 @@ def decode_payload(fields: Sequence[Shape], payload: bytes) -> tuple[Plain, ...]
         values.append(reader.value(field, len(payload), 0))
         reader.path.pop()
     if reader.at != len(payload):
-        raise reader.error(f"{len(payload) - reader.at} bytes are left over after the last field")
+        raise reader.error(f"bytes left over after the last field: {len(payload) - reader.at}")
     return tuple(values)
 
 
@@ -123,7 +123,7 @@ class _Reader:
 
     def take(self, count: int, limit: int) -> bytes:
         if count > limit - self.at:
-            raise self.error(f"{_shown(count)} bytes expected, {limit - self.at} are left")
+            raise self.error(f"bytes expected: {_shown(count)}, left: {limit - self.at}")
         start = self.at
         self.at += count
         return self.data[start : self.at]
@@ -194,11 +194,11 @@ class _Reader:
         if width == 0:
             return None
         if width > limit - self.at:
-            raise self.error(f"the optional value takes {_shown(width)} bytes, {limit - self.at} are left")
+            raise self.error(f"bytes that the optional value takes: {_shown(width)}, left: {limit - self.at}")
         end = self.at + width
         value = self.value(shape.children[0], end, depth + 1)
         if self.at != end:
-            raise self.error(f"the optional value is {end - self.at} bytes shorter than its length says")
+            raise self.error(f"the optional value is shorter than its length says, in bytes: {end - self.at}")
         return value
 
     def items(self, shape: Shape, limit: int, depth: int) -> tuple[Plain, ...]:

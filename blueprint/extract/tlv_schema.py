@@ -40,7 +40,7 @@ def parse_schema(schema: bytes) -> tuple[Shape, ...]:
     reader.at = 1
     fields = tuple(reader.node(depth=0) for _ in range(reader.number(2)))
     if reader.at != len(schema):
-        raise reader.error(f"{len(schema) - reader.at} bytes are left over after the last field")
+        raise reader.error(f"bytes left over after the last field: {len(schema) - reader.at}")
     return fields
 
 
@@ -112,7 +112,7 @@ class _Reader:
     def take(self, count: int) -> bytes:
         piece = self.data[self.at : self.at + count]
         if len(piece) != count:
-            raise self.error(f"it ends early: {count} bytes expected, {len(piece)} are left")
+            raise self.error(f"it ends early: bytes expected: {count}, left: {len(piece)}")
         self.at += count
         return piece
 

@@ -39,7 +39,7 @@ from sandbox.request import Limits
 from sandbox.result import Guarantees, LimitKind
 from sandbox.tree import LanguageTree
 
-__all__ = ["BubblewrapBackend", "BubblewrapSandbox"]
+__all__ = ["BubblewrapBackend", "BubblewrapSandbox", "usable_bubblewrap"]
 
 ENFORCED = frozenset(
     {
@@ -49,15 +49,35 @@ ENFORCED = frozenset(
     }
 )  # fmt: skip
 NOT_ENFORCED = {
-    "memory": "no memory group without root: RLIMIT_DATA bounds each process, their sum is only watched",
-    "cpu_time": "no CPU group without root: RLIMIT_CPU bounds each process, their sum is only watched",
-    "processes": "no process group without root: RLIMIT_NPROC bounds tasks, processes are only watched",
+    "memory": "no memory group under bubblewrap: RLIMIT_DATA bounds each process, their sum is only watched",
+    "cpu_time": "no CPU group under bubblewrap: RLIMIT_CPU bounds each process, their sum is only watched",
+    "processes": "no process group under bubblewrap: tasks are bounded, processes are only watched",
     "proc_masked": "proc is shown as the kernel shows it to a user without rights",
     "unique_uid": "programs run under the service's own user id, in a user name space",
 }
 START_TIMEOUT_S = 30.0
 TASKS_BESIDE = 2
 """bubblewrap itself, and the init that it leaves inside."""
+
+
+def usable_bubblewrap() -> str:
+    """Return the path of ``bwrap``, where it can make sandboxes.
+
+    Raises:
+        SandboxUnavailableError: it is missing, or this kernel gives no user name spaces.
+    """
+    bwrap = find_bubblewrap()
+    probe = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "/bin/true"], capture_output=True, check=False
+    )
+    if probe.returncode != 0:
+        said = probe.stderr.decode("utf-8", "replace").strip()
+        raise SandboxUnavailableError(
+            f"bubblewrap: user name spaces are not to be had here ({said}); allow them: "
+            "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 (on Ubuntu also "
+            "kernel.apparmor_restrict_unprivileged_userns=0), or run the node as root"
+        )
+    return bwrap
 
 
 class BubblewrapBackend:
@@ -70,17 +90,7 @@ class BubblewrapBackend:
     name = "bubblewrap"
 
     def __init__(self) -> None:
-        self.bwrap = find_bubblewrap()
-        probe = subprocess.run(
-            ["unshare", "--user", "--map-root-user", "--mount", "/bin/true"], capture_output=True, check=False
-        )
-        if probe.returncode != 0:
-            said = probe.stderr.decode("utf-8", "replace").strip()
-            raise SandboxUnavailableError(
-                f"bubblewrap: user name spaces are not to be had here ({said}); allow them: "
-                "sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 (on Ubuntu also "
-                "kernel.apparmor_restrict_unprivileged_userns=0), or run the node as root"
-            )
+        self.bwrap = usable_bubblewrap()
         remove_leftovers()
         self.groups = _groups_of_root()
         self.filter = compile_filter()

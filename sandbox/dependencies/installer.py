@@ -40,6 +40,8 @@ __all__ = ["Installation", "Installer"]
 
 KEY_FORMAT = 1
 LOCK_BOUNDS = CollectBounds(files=1, total_bytes=1024 * 1024, depth=1)
+SAYS_FULL = (b"no space left on device", b"enospc", b"disk full")
+SAYS_NOT_UNPACKED = b"fail extracting tarball"
 EMPTY = CapturedStream(data=b"", size_bytes=0, sha256=hashlib.sha256().hexdigest())
 NOTHING_USED = StageUsage(
     wall_time_s=0.0,
@@ -347,9 +349,16 @@ def _too_late(record: StageRecord, began_s: float) -> StageRecord:
 
 
 def _with_quota(record: StageRecord) -> StageRecord:
-    """Name the disk quota where the installer says so: it removes what did not fit before anybody looks."""
+    """Name the disk quota where it was used up: installers remove what did not fit before anybody looks.
+
+    Most say why they failed. bun says only that it could not unpack an archive, whose digest was right; that
+    it was for want of room is believed where the kernel counted as much memory as the quota has, of which the
+    files are a part.
+    """
     said = (record.outcome.stderr.data + record.outcome.stdout.data).lower()
-    is_full = any(words in said for words in (b"no space left on device", b"enospc", b"disk full"))
+    is_full = any(words in said for words in SAYS_FULL)
+    if SAYS_NOT_UNPACKED in said:
+        is_full |= (record.outcome.usage.memory_peak_bytes or 0) >= record.order.limits.disk_bytes
     if record.status != ExecutionStatus.DEPENDENCY_ERROR or not is_full:
         return record
     outcome = replace(record.outcome, limits_hit=record.outcome.limits_hit | LimitKind.DISK)

@@ -100,7 +100,7 @@ USAGE = [
     (["run"], "no key is set"),
     (["calls", "show", "twelve"], "expected SERVICE/CALL"),
     (["chain", "--port", "70000"], "not in the range"),
-    (["doctor", "--config", "missing.toml"], "cannot be read as TOML"),
+    (["doctor", "--config", "missing.toml"], "missing.toml cannot be read: No such file"),
     (["demo", "--languages", "cobol"], "expected one of python"),
 ]
 

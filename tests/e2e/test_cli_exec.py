@@ -4,19 +4,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from sandbox.backends.bubblewrap import usable_bubblewrap
+from sandbox.errors import SandboxUnavailableError
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def execute(folder: Path, source: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a Python program on the host tree through the command line."""
+def execute(
+    folder: Path, source: str, *arguments: str, stdin: str = "", within: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python program on the host tree through the command line, started by ``within``."""
     (folder / "program.py").write_text(source)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BLUEPRINT_")}
     return subprocess.run(
-        [sys.executable, "-m", "blueprint", "exec", "program.py", "--tree", "host", *arguments],
+        [*within, sys.executable, "-m", "blueprint", "exec", "program.py", "--tree", "host", *arguments],
         cwd=folder,
         env=kept | {"PYTHONPATH": str(PROJECT), "BLUEPRINT_STATE_DIR": str(folder / "state")},
         input=stdin,
@@ -54,6 +60,21 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     assert (result.returncode, body["status"], body["stdout"]["base64"]) == (0, "success", "/w==")
     assert body["guarantees"]["backend"] == "slot"
     assert "memory" in body["guarantees"]["enforced"]
+
+
+@pytest.mark.root
+def test_files_that_are_asked_for_are_kept(tmp_path: Path) -> None:
+    """They lie below the folder, the other files of the program do not; a second run replaces nothing."""
+    source = "import os\nos.mkdir('d')\nfor n in ('a', 'd/b', 'c'): open(n, 'w').write(n)\n"
+    asked = [word for path in ("a", "d", "absent") for word in ("--output", path)]
+    result = execute(tmp_path, source, *asked, "--json")
+    body = json.loads(result.stdout)
+    assert [(file["path"], file["size_bytes"]) for file in body["files"]] == [("a", 1), ("d/b", 3)]
+    assert "output absent: the program left no file there" in result.stderr
+    kept = {path.relative_to(tmp_path / "outputs").as_posix() for path in (tmp_path / "outputs").rglob("*")}
+    assert kept == {"a", "d", "d/b"}
+    again = execute(tmp_path, source, "--output", "a")
+    assert (again.returncode, "outputs/a: File exists" in again.stderr) == (1, True)
 
 
 GROWS = """
@@ -104,9 +125,40 @@ def test_missing_guarantees_must_be_accepted_by_name(tmp_path: Path) -> None:
     """A back end that cannot enforce everything is refused with the flag that accepts it, and then works."""
     refused = execute(tmp_path, "print(1)", "--backend", "bubblewrap")
     assert (refused.returncode, "--allow-degraded" in refused.stderr, refused.stdout) == (5, True, "")
+    (line,) = refused.stderr.splitlines()
+    assert len(line) < 240
     accepted = execute(tmp_path, "print(1)", "--backend", "bubblewrap", "--allow-degraded", "all")
     assert (accepted.returncode, accepted.stdout) == (0, "1\n")
     assert "not enforced: memory" in accepted.stderr
+
+
+@pytest.mark.root
+def test_machine_without_control_groups_is_told_what_works_without_them(tmp_path: Path) -> None:
+    """The weaker back end is proposed where it works here, and only there; what is proposed works."""
+    proposal = ["--backend", "bubblewrap", "--allow-degraded", "all"]
+    hides = ["unshare", "--mount", "sh", "-c", 'umount -R /sys/fs/cgroup && exec "$@"', "sh"]
+    refused = execute(tmp_path, "print(1)", within=hides)
+    assert (refused.returncode, refused.stdout) == (5, "")
+    try:
+        usable_bubblewrap()
+    except SandboxUnavailableError:
+        assert "bubblewrap" not in refused.stderr
+    else:
+        assert " ".join(proposal) in refused.stderr
+        assert execute(tmp_path, "print(1)", *proposal, within=hides).stdout == "1\n"
+    hides[4] = hides[4].replace("exec", "mount --bind /bin/false /usr/bin/unshare && exec")
+    assert "bubblewrap" not in execute(tmp_path, "print(1)", within=hides).stderr
+
+
+@pytest.mark.root
+def test_host_tree_that_stands_in_is_named(tmp_path: Path) -> None:
+    """Where there is no language tree, stderr says where none is, what is used, and how to make one."""
+    result = execute(tmp_path, "print(1)", "--tree", "auto")
+    assert (result.returncode, result.stdout) == (0, "1\n")
+    note = result.stderr.splitlines()[0]
+    assert f"no current language tree with python below {tmp_path / 'state'}" in note
+    assert "own programs" in note
+    assert "blueprint runtimes build" in note
 
 
 @pytest.mark.parametrize(

@@ -103,13 +103,13 @@ def execute(container: Container, *options: str) -> subprocess.CompletedProcess[
         (replace(NEEDED, cgroup="ro"), [], ["control groups cannot be made", "writable cgroup mount"]),
         (replace(NEEDED, cgroup=""), [], ["cgroup controller", "is mounted"]),
         (replace(NEEDED, seccomp=DOCKER_SECCOMP), [], ["CAP_SYS_ADMIN"]),
-        (ORDINARY, [], ["cannot enforce", "memory:", "--allow-degraded"]),
+        (ORDINARY, [], ["cannot enforce", "memory,", "--allow-degraded"]),
         (
             replace(ORDINARY, hidden=BWRAP),
             ["--allow-degraded", "all"],
             ["bwrap is missing", "apt-get install"],
         ),
-        (ORDINARY, ["--allow-degraded", "memory"], ["cannot enforce", "cpu_time:", "--allow-degraded"]),
+        (ORDINARY, ["--allow-degraded", "memory"], ["cannot enforce cpu_time,", "--allow-degraded"]),
         (
             replace(ORDINARY, is_masked=True),
             ["--allow-degraded", DEGRADED],

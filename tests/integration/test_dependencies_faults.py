@@ -1,55 +1,25 @@
 """Whatever a registry or a package does, the answer says so, and nothing of it is left."""
 
 import asyncio
-import itertools
-import os
-import re
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from sandbox.backends.slot import SlotBackend
-from sandbox.capacity import Capacity
 from sandbox.egress.registry import Registry, RegistryKind
-from sandbox.errors import RequestError, SystemFailureError
-from sandbox.executor import CodeExecutor
 from sandbox.result import ExecutionResult, ExecutionStatus, LimitKind
-from tests.support.installing import depending, installing
+from tests.support.installing import WHEEL, a_wheel, depending, installing, layers, python
 from tests.support.raw_server import Answer, answer
 from tests.support.registries import PackageSite, npm_archive, wheel
-from tests.support.sandboxes import Leftovers, groups_of
 
 pytestmark = [pytest.mark.root, pytest.mark.tree]
 
 MIB = 1024 * 1024
-SHOWS = "import hello\nprint(hello.VERSION)\n"
-PAGE = "/simple/hello/"
-WHEEL = "/files/hello-1.0-py3-none-any.whl"
-
-
-def a_wheel(site: PackageSite, name: str = "hello", version: str = "1.0") -> str:
-    """Add a package that says its version."""
-    return site.add_wheel(name, version, {f"{name}/__init__.py": f"VERSION = '{version}'\n"})
-
-
-async def python(
-    executor: CodeExecutor, *dependencies: tuple[str, str], source: str = SHOWS, **parts: object
-) -> ExecutionResult:
-    """Run a Python program that needs ``hello``, or something else."""
-    return await executor.execute(depending("python", source, *(dependencies or [("hello", "")]), **parts))
 
 
 def links_below(folder: Path) -> set[str]:
     """Return the names of all links."""
     return {path.name for path in folder.rglob("*") if path.is_symlink()}
-
-
-def layers(folder: Path) -> list[Path]:
-    """Return the layers in a store, and whatever else lies there but its lock."""
-    return [path for path in folder.iterdir() if path.name != ".lock"] if folder.exists() else []
 
 
 async def failed(site: PackageSite, folder: Path, *words: str, **limits: float) -> ExecutionResult:
@@ -190,28 +160,40 @@ async def test_zip_bomb_ends_at_the_disk_limit_of_the_stage(tmp_path: Path) -> N
     assert result.error_message.startswith("install: ended with")
 
 
+PHP_BOMB = {"composer.json": '{"name": "acme/hello"}', "big.php": "x" * (64 * MIB)}
+NPM_BOMB = {"package/package.json": '{"name": "hello", "version": "1.0.0"}', "package/big": "x" * (64 * MIB)}
+
+
+@pytest.mark.parametrize(("language", "name"), [("javascript", "hello"), ("php", "acme/hello")])
+async def test_full_disk_is_named_whatever_the_installer_says(
+    language: str, name: str, tmp_path: Path
+) -> None:
+    """A tool that says in words of its own, or not at all, that it found no room fails for the disk."""
+    kind = {"javascript": RegistryKind.NPM, "php": RegistryKind.COMPOSER}[language]
+    async with PackageSite() as site:
+        site.add_npm("hello", "1.0.0", npm_archive(NPM_BOMB))
+        site.add_composer("acme/hello", {"1.0.0": PHP_BOMB})
+        async with installing(tmp_path, site.registry(kind), limits={"disk_bytes": 24 * MIB}) as executor:
+            result = await executor.execute(depending(language, "", (name, "")))
+    assert result.status == ExecutionStatus.DISK_LIMIT, result.stderr.data
+    assert LimitKind.DISK in result.limits_hit
+
+
+async def test_archive_that_is_none_does_not_pass_for_a_full_disk(tmp_path: Path) -> None:
+    """The same words of the installer, with room left, are a fault of the package."""
+    async with PackageSite() as site, installing(tmp_path, site.registry(RegistryKind.NPM)) as executor:
+        site.add_npm("hello", "1.0.0", b"no archive")
+        result = await executor.execute(depending("javascript", "", ("hello", "")))
+    assert b"Fail extracting tarball" in result.stderr.data
+    assert (result.status, result.limits_hit) == (ExecutionStatus.DEPENDENCY_ERROR, LimitKind.NONE)
+
+
 async def test_source_package_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
     """What would have to be built runs nothing: the installer takes wheels only."""
     async with PackageSite() as site:
         site.add_source("hello", "1.0", "import urllib.request\nraise SystemExit('the code ran')\n")
         result = await failed(site, tmp_path, "hello")
     assert b"the code ran" not in result.stderr.data + result.stdout.data
-
-
-async def test_install_script_is_not_run(tmp_path: Path) -> None:
-    """A package of npm that has scripts is installed without running them."""
-    command = "node -e \"require('fs').writeFileSync('ran', '')\""
-    scripts = dict.fromkeys(("preinstall", "install", "postinstall"), command)
-    files = {
-        "package/package.json": '{"name": "hello", "version": "1.0.0", "main": "index.js"}',
-        "package/index.js": "exports.ran = require('fs').existsSync(__dirname + '/ran');\n",
-    }
-    async with PackageSite() as site, installing(tmp_path, site.registry(RegistryKind.NPM)) as executor:
-        site.add_npm("hello", "1.0.0", npm_archive(files), scripts=scripts, hasInstallScript=True)
-        result = await executor.execute(
-            depending("javascript", "console.log(require('hello').ran);\n", ("hello", ""))
-        )
-    assert result.stdout.data == b"false\n", result.stderr.data
 
 
 def names_in(folder: str) -> list[str]:
@@ -305,243 +287,3 @@ fatalError("SEEN " + seen)
     assert result.status == ExecutionStatus.DEPENDENCY_ERROR
     assert b"SEEN" in result.stderr.data
     assert b"planted-secret" not in result.stderr.data
-
-
-async def test_failure_is_not_kept(tmp_path: Path) -> None:
-    """What could not be installed is tried again by the next request, and works once the registry does."""
-    async with PackageSite() as site, installing(tmp_path, site.registry(RegistryKind.PYPI)) as executor:
-        assert (await python(executor)).status == ExecutionStatus.DEPENDENCY_ERROR
-        a_wheel(site)
-        assert (await python(executor)).stdout.data == b"1.0\n"
-
-
-async def test_failure_is_shared_by_those_who_wait(tmp_path: Path) -> None:
-    """Ten requests at once for what is not there ask the registry as often as one does."""
-    async with PackageSite() as site, installing(tmp_path, site.registry(RegistryKind.PYPI)) as executor:
-        await python(executor)
-        assert site.counts[PAGE] == 1
-        results = await asyncio.gather(*(python(executor) for _ in range(10)))
-        assert {result.status for result in results} == {ExecutionStatus.DEPENDENCY_ERROR}
-        assert site.counts[PAGE] == 2
-        paid = [result.process_stats.user_time_s > 0 for result in results]
-        assert sum(paid) == 1
-
-
-async def test_same_set_is_installed_once_by_all_who_ask(tmp_path: Path) -> None:
-    """Ten requests of two services that share a store, in any order of packages, fetch each archive once."""
-    async with PackageSite() as site:
-        a_wheel(site)
-        a_wheel(site, "other")
-        registry = site.registry(RegistryKind.PYPI)
-        async with installing(tmp_path, registry) as first, installing(tmp_path, registry) as second:
-            packages = [("hello", "==1.0"), ("other", "")]
-            results = await asyncio.gather(
-                *(
-                    python(executor, *order)
-                    for executor, order in itertools.product(
-                        (first, second), itertools.permutations(packages)
-                    )
-                    for _ in range(3)
-                )
-            )
-        assert {result.stdout.data for result in results} == {b"1.0\n"}
-        assert site.counts[PAGE] == 1
-    assert len(layers(tmp_path)) == 1
-
-
-async def test_layer_in_use_outlives_an_eviction(tmp_path: Path) -> None:
-    """A program that runs keeps its packages while others push its layer out of the store."""
-    source = "import time, sys\nprint('up', flush=True)\ntime.sleep(2)\nimport hello\nprint(hello.VERSION)\n"
-    async with PackageSite() as site:
-        a_wheel(site)
-        a_wheel(site, "other")
-        async with installing(tmp_path, site.registry(RegistryKind.PYPI), cap_bytes=0) as executor:
-            running = asyncio.create_task(python(executor, source=source))
-            await asyncio.sleep(1)
-            other = await python(executor, ("other", ""), source="import other\nprint(other.VERSION)\n")
-            assert other.stdout.data == b"1.0\n", other.stderr.data
-            assert len(layers(tmp_path)) == 2
-            assert (await running).stdout.data == b"up\n1.0\n"
-            assert (await python(executor)).stdout.data == b"1.0\n"
-
-
-def spoil(folder: Path) -> None:
-    """Change a file of the layer of ``hello``."""
-    (module,) = folder.rglob("hello/__init__.py")
-    module.chmod(0o644)
-    module.write_text("VERSION = 'evil'\n")
-
-
-async def test_corrupt_layer_is_rebuilt(tmp_path: Path) -> None:
-    """A layer that was changed on disk is found out by the next service, and installed anew."""
-    async with PackageSite() as site:
-        a_wheel(site)
-        registry = site.registry(RegistryKind.PYPI)
-        async with installing(tmp_path, registry) as executor:
-            await python(executor)
-        spoil(tmp_path)
-        async with installing(tmp_path, registry) as executor:
-            assert (await python(executor)).stdout.data == b"1.0\n"
-        assert site.counts[PAGE] == 2
-
-
-def grow_old(folder: Path) -> None:
-    """Let the only layer have been made in 1970."""
-    (manifest,) = folder.glob("*/manifest.json")
-    manifest.write_text(re.sub(r'"made_at_s": [0-9.]+', '"made_at_s": 1.0', manifest.read_text()))
-
-
-async def test_installation_that_was_not_foreseen_is_reserved_for(tmp_path: Path) -> None:
-    """A layer that went while its request waited is not made within what a run alone has reserved."""
-    async with PackageSite() as site, installing(tmp_path, site.registry(RegistryKind.PYPI)) as executor:
-        a_wheel(site)
-        assert (await python(executor)).stdout.data == b"1.0\n"
-        usual = executor.scheduler.capacity
-        # Less than an installation takes.
-        executor.scheduler.capacity = Capacity(memory_bytes=1024 * MIB, cpus=2.0)
-        assert (await python(executor)).stdout.data == b"1.0\n"
-        grow_old(tmp_path)
-        with pytest.raises(RequestError, match="reserves"):
-            await python(executor)
-        executor.scheduler.capacity = usual
-        assert (await python(executor)).stdout.data == b"1.0\n"
-        assert executor.scheduler.load.reserved.memory_bytes == 0
-        assert site.counts[PAGE] == 2
-
-
-async def test_layer_is_read_only_inside(tmp_path: Path) -> None:
-    """A program cannot change what it shares with others."""
-    source = (
-        "import hello, os\n"
-        "for path in ('/deps/x', hello.__file__):\n"
-        "    try:\n        open(path, 'w')\n"
-        "    except OSError as error:\n        print(error.strerror)\n"
-    )
-    async with PackageSite() as site, installing(tmp_path, site.registry(RegistryKind.PYPI)) as executor:
-        a_wheel(site)
-        result = await python(executor, source=source)
-    assert result.stdout.data == b"Read-only file system\n" * 2
-
-
-async def test_layers_of_a_private_registry_are_not_shared_between_callers(tmp_path: Path) -> None:
-    """Each caller of a private registry gets a layer of its own; one caller's is used again."""
-    async with PackageSite() as site:
-        a_wheel(site)
-        registry = site.registry(RegistryKind.PYPI, is_private=True)
-        async with installing(tmp_path, registry) as executor:
-            for caller in ("first", "second", "first"):
-                assert (await python(executor, caller=caller)).stdout.data == b"1.0\n"
-        assert site.counts[PAGE] == 2
-    assert len(layers(tmp_path)) == 2
-
-
-def hang(site: PackageSite, path: str = WHEEL) -> asyncio.Event:
-    """Let an archive never arrive; returns what tells that it was asked for."""
-    asked = asyncio.Event()
-
-    async def nothing() -> AsyncIterator[bytes]:
-        asked.set()
-        yield b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
-        await site.is_closing.wait()
-
-    site.special[path] = lambda _head: nothing()
-    return asked
-
-
-async def test_cancelled_installation_leaves_nothing(tmp_path: Path) -> None:
-    """Who is cancelled while packages are installed leaves no sandbox and no build; another goes on."""
-    async with PackageSite() as site:
-        a_wheel(site)
-        asked = hang(site)
-        async with installing(tmp_path, site.registry(RegistryKind.PYPI)) as executor:
-            first = asyncio.create_task(python(executor))
-            async with asyncio.timeout(20):
-                await asked.wait()
-            second = asyncio.create_task(python(executor))
-            await asyncio.sleep(0.2)
-            site.special.clear()
-            first.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await first
-            assert (await second).stdout.data == b"1.0\n"
-    assert len(layers(tmp_path)) == 1
-
-
-async def test_installations_leave_nothing_but_layers(tmp_path: Path) -> None:
-    """After one that succeeds, one that fails and one that is cancelled, the machine is as it was before."""
-    uids = range(700_000_000, 700_001_000)
-    before = Leftovers.look(uids)
-    async with PackageSite() as site:
-        backend = SlotBackend(uid_base=uids.start, uid_count=len(uids))
-        async with installing(tmp_path, site.registry(RegistryKind.PYPI), backend=backend) as executor:
-            await python(executor, ("absent", ""))
-            a_wheel(site)
-            await python(executor)
-            a_wheel(site, version="2.0")
-            asked = hang(site, "/files/hello-2.0-py3-none-any.whl")
-            cancelled = asyncio.create_task(python(executor, ("hello", "==2.0")))
-            async with asyncio.timeout(20):
-                await asked.wait()
-            cancelled.cancel()
-            await asyncio.wait([cancelled])
-    assert Leftovers.look(uids) == before
-    assert len(layers(tmp_path)) == 1
-
-
-async def test_deadline_of_the_request_covers_the_installation(tmp_path: Path) -> None:
-    """A request whose packages do not come in time is answered at its deadline."""
-    async with PackageSite() as site:
-        a_wheel(site)
-        hang(site)
-        async with installing(tmp_path, site.registry(RegistryKind.PYPI), deadline_s=1.5) as executor:
-            results = await asyncio.gather(python(executor), python(executor))
-    assert {result.status for result in results} == {ExecutionStatus.TIMEOUT}
-    assert all("deadline" in result.error_message for result in results)
-    assert layers(tmp_path) == []
-
-
-async def test_service_that_is_killed_while_it_installs_holds_nobody_up(tmp_path: Path) -> None:
-    """After kill -9 in the middle, nothing of the installation runs on, and the next service installs."""
-    async with PackageSite() as site:
-        a_wheel(site)
-        asked = hang(site)
-        service = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.support.installing_service", str(tmp_path), f"{site.url}/simple"),
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        async with asyncio.timeout(60):
-            await asked.wait()
-        assert groups_of(service.pid)
-        service.kill()
-        await service.wait()
-        site.special.clear()
-        async with installing(tmp_path, site.registry(RegistryKind.PYPI)) as executor:
-            assert (await python(executor)).stdout.data == b"1.0\n"
-        async with asyncio.timeout(20):
-            while groups_of(service.pid):  # noqa: ASYNC110 - the launcher removes them when it notices
-                await asyncio.sleep(0.05)
-    assert len(layers(tmp_path)) == 1
-
-
-def small_disk(folder: Path, *, is_there: bool = True) -> None:
-    """Mount a file system with room for 64 KiB on a folder, or take it away."""
-    if is_there:
-        folder.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=True)
-    else:
-        subprocess.run(["umount", folder], check=True)
-
-
-async def test_store_on_a_full_disk_says_so(tmp_path: Path) -> None:
-    """A layer that does not fit on the disk is a failure of ours that says what to do, and leaves nothing."""
-    store = tmp_path / "store"
-    small_disk(store)
-    try:
-        async with PackageSite() as site:
-            site.add_wheel("hello", "1.0", {"hello/__init__.py": "", "hello/data": os.urandom(256 * 1024)})
-            async with installing(store, site.registry(RegistryKind.PYPI)) as executor:
-                with pytest.raises(SystemFailureError, match=r"the disk under .* is full"):
-                    await python(executor)
-        assert layers(store) == []
-    finally:
-        small_disk(store, is_there=False)

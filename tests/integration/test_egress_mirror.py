@@ -8,23 +8,18 @@ from pathlib import Path
 import pytest
 
 from sandbox.egress.ledger import Fetched
-from sandbox.egress.registry import Credentials, Registry, RegistryConfigError, RegistryKind
-from tests.support.mirrors import ask, mirrored
+from sandbox.egress.registry import Credentials, RegistryConfigError, RegistryKind
+from tests.support.mirrors import ask, mirrored, registry_at
 from tests.support.raw_server import RawServer, answer, head_value
 
 HTML = {"Content_Type": "text/html"}
 JSON = {"Content_Type": "application/json"}
 
 
-def registry(url: str, kind: RegistryKind = RegistryKind.GO, **fields: object) -> Registry:
-    """Describe a registry that is called as its kind is."""
-    return Registry(name=kind.value, kind=kind, base_url=url, **fields)  # type: ignore[arg-type]
-
-
 async def test_file_passes_unchanged_and_is_written_down() -> None:
     """A file arrives byte for byte, and the books say which, how large and with which digest."""
     content = bytes(range(256)) * 1000
-    async with RawServer(lambda _: answer(content)) as server, mirrored(registry(server.url)) as session:
+    async with RawServer(lambda _: answer(content)) as server, mirrored(registry_at(server.url)) as session:
         status, _, body = await ask(session.port, "/go/rsc.io/quote/@v/v1.5.2.zip")
     assert (status, body) == (200, content)
     assert session.fetched == [
@@ -40,7 +35,7 @@ async def test_file_passes_unchanged_and_is_written_down() -> None:
 
 async def test_only_listed_headers_leave() -> None:
     """What a program says about itself stays here; what caching and content negotiation need goes out."""
-    async with RawServer(lambda _: answer(b"x")) as server, mirrored(registry(server.url)) as session:
+    async with RawServer(lambda _: answer(b"x")) as server, mirrored(registry_at(server.url)) as session:
         await ask(
             session.port, "/go/x/@v/list", "Cookie: a=b", "Authorization: Basic eDp5", "X-Secret: 1",
             "User-Agent: tool", 'If-None-Match: "e"', "Accept: text/plain", "Range: bytes=0-3",
@@ -58,7 +53,7 @@ async def test_only_listed_headers_come_in() -> None:
     noisy = answer(
         b"x", Set_Cookie="a=b", Server="s", Alt_Svc='h3=":443"', ETag='"e"', Content_Type="text/plain"
     )
-    async with RawServer(lambda _: noisy) as server, mirrored(registry(server.url)) as session:
+    async with RawServer(lambda _: noisy) as server, mirrored(registry_at(server.url)) as session:
         _, headers, _ = await ask(session.port, "/go/x")
         await ask(session.port, "/go/x")
         assert head_value(server.heads[1], "Cookie") is None
@@ -72,7 +67,7 @@ async def test_credentials_are_added_outside() -> None:
     who = Credentials(username="ann", password="secret")
     async with (
         RawServer(lambda _: answer(b"x")) as server,
-        mirrored(registry(server.url, credentials=who)) as session,
+        mirrored(registry_at(server.url, credentials=who)) as session,
     ):
         await ask(session.port, "/go/x")
     assert head_value(server.heads[0], "Authorization") == "Basic YW5uOnNlY3JldA=="
@@ -90,7 +85,7 @@ async def test_python_index_is_rewritten_wherever_its_files_lie() -> None:
             return answer(page.encode(), **HTML)
 
         async with RawServer(index) as server:
-            described = registry(
+            described = registry_at(
                 f"{server.url}/simple/", RegistryKind.PYPI, download_hosts=(f"127.0.0.1:{files.port}",)
             )
             async with mirrored(described) as session:
@@ -114,7 +109,7 @@ async def test_download_hosts_are_asked_of_the_index() -> None:
 
         async with (
             RawServer(index) as server,
-            mirrored(registry(f"{server.url}/simple", RegistryKind.PYPI)) as session,
+            mirrored(registry_at(f"{server.url}/simple", RegistryKind.PYPI)) as session,
         ):
             assert (await ask(session.port, "/pypi~1/x.whl"))[2] == b"wheel"
             _, _, page = await ask(session.port, "/pypi/simple/evil/")
@@ -135,7 +130,7 @@ async def test_packument_is_rewritten_and_unpacked() -> None:
 
     async with (
         RawServer(npm) as server,
-        mirrored(registry(f"{server.url}/up/npm", RegistryKind.NPM)) as session,
+        mirrored(registry_at(f"{server.url}/up/npm", RegistryKind.NPM)) as session,
     ):
         _, headers, body = await ask(session.port, "/npm/a")
         _, _, tarball = await ask(session.port, "/npm/a/-/a-1.tgz")
@@ -151,7 +146,7 @@ async def test_what_is_hashed_is_never_rewritten() -> None:
         lambda head: answer(f"http://{head_value(head, 'Host')}/".encode(), **JSON)
     ) as server:
         for kind in (RegistryKind.MAVEN, RegistryKind.GO):
-            async with mirrored(registry(server.url, kind)) as session:
+            async with mirrored(registry_at(server.url, kind)) as session:
                 assert (await ask(session.port, f"/{kind}/x"))[2].decode() == f"{server.url}/"
 
 
@@ -161,7 +156,7 @@ async def test_redirect_inside_the_registry_is_followed_by_the_mirror() -> None:
     def moved(head: str) -> bytes:
         return answer(b"file") if head.startswith("GET /b ") else answer(status="302 Found", Location="/b#x")
 
-    async with RawServer(moved) as server, mirrored(registry(server.url)) as session:
+    async with RawServer(moved) as server, mirrored(registry_at(server.url)) as session:
         assert (await ask(session.port, "/go/a"))[::2] == (200, b"file")
 
 
@@ -169,7 +164,7 @@ async def test_not_found_passes() -> None:
     """That a package does not exist is for the tool to judge."""
     async with (
         RawServer(lambda _: answer(b"nope", status="404 Not Found")) as server,
-        mirrored(registry(server.url)) as session,
+        mirrored(registry_at(server.url)) as session,
     ):
         assert (await ask(session.port, "/go/x"))[::2] == (404, b"nope")
     assert session.failures == []
@@ -181,7 +176,7 @@ async def test_head_and_not_modified_have_no_body() -> None:
         RawServer(
             lambda head: answer(b"four") if head.startswith("HEAD") else answer(status="304 Not Modified")
         ) as s,
-        mirrored(registry(s.url)) as session,
+        mirrored(registry_at(s.url)) as session,
     ):
         status, headers, body = await ask(session.port, "/go/x", method="HEAD")
         assert (status, headers["content-length"], body) == (200, "4", b"")
@@ -193,7 +188,7 @@ async def test_unreachable_registry_is_named_and_not_its_address() -> None:
     """A registry that is down is a bad gateway, and the session can say which."""
     async with RawServer(lambda _: b"") as gone:
         port = gone.port
-    async with mirrored(registry(f"http://127.0.0.1:{port}")) as session:
+    async with mirrored(registry_at(f"http://127.0.0.1:{port}")) as session:
         status, _, body = await ask(session.port, "/go/x")
     (failure,) = session.failures
     assert (status, body.decode().strip()) == (502, failure.reason)
@@ -205,7 +200,7 @@ async def test_unreachable_registry_is_named_and_not_its_address() -> None:
 async def test_kind_that_is_not_configured_is_told_with_the_fix() -> None:
     """Without a registry of a kind there is no session, and the message says what to write where."""
     with pytest.raises(RegistryConfigError, match=r"no npm registry .*\[registries.npm\]"):
-        async with mirrored(registry("http://127.0.0.1:9"), kind=RegistryKind.NPM):
+        async with mirrored(registry_at("http://127.0.0.1:9"), kind=RegistryKind.NPM):
             pass
 
 
@@ -213,7 +208,7 @@ async def test_session_reaches_registries_of_its_kind_only() -> None:
     """An installation of Go modules cannot ask the npm registry."""
     async with (
         RawServer(lambda _: answer(b"x")) as server,
-        mirrored(registry(server.url), registry(server.url, RegistryKind.NPM)) as session,
+        mirrored(registry_at(server.url), registry_at(server.url, RegistryKind.NPM)) as session,
     ):
         assert (await ask(session.port, "/npm/x"))[0] == 404
     assert server.heads == []
@@ -224,7 +219,7 @@ async def test_folder_is_a_registry(tmp_path: Path) -> None:
     (tmp_path / "simple/six").mkdir(parents=True)
     (tmp_path / "simple/six/index.html").write_text('<a href="../../six.whl">')
     (tmp_path / "six.whl").write_bytes(b"wheel")
-    described = registry(f"file://{tmp_path}/simple", RegistryKind.PYPI)
+    described = registry_at(f"file://{tmp_path}/simple", RegistryKind.PYPI)
     async with mirrored(described) as session:
         page = await ask(session.port, "/pypi/simple/six/")
         wheel = await ask(session.port, "/pypi/six.whl")
@@ -236,6 +231,6 @@ async def test_folder_is_a_registry(tmp_path: Path) -> None:
 
 async def test_folder_that_is_gone_is_unreachable(tmp_path: Path) -> None:
     """A registry whose folder is not there is told like one that is down."""
-    async with mirrored(registry(f"file://{tmp_path}/gone")) as session:
+    async with mirrored(registry_at(f"file://{tmp_path}/gone")) as session:
         assert (await ask(session.port, "/go/x"))[0] == 502
     assert session.failures[0].is_unreachable

@@ -8,7 +8,7 @@ import pytest
 
 from sandbox.egress.policy import Destination, EgressBounds, proxy_environment
 from sandbox.egress.proxy import Resolve
-from tests.support.mirrors import exchange
+from tests.support.mirrors import exchange, status_of
 from tests.support.proxies import proxied, resolving_to
 from tests.support.raw_server import RawServer, answer, head_value
 
@@ -18,10 +18,6 @@ METADATA = "169.254.169.254"
 
 def tunnel_to(authority: str, then: str = "") -> bytes:
     return f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n{then}".encode()
-
-
-def status_of(answered: bytes) -> int:
-    return int(answered.split(b" ")[1])
 
 
 async def test_plain_http_passes_to_what_the_policy_names() -> None:

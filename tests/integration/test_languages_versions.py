@@ -139,8 +139,8 @@ async def test_every_version_answers_by_its_exact_name(language: str) -> None:
 
 
 async def test_version_that_is_not_there_is_refused_with_those_that_are() -> None:
-    """The refusal lists what this machine has, and names the closest."""
-    with pytest.raises(RequestError, match=r"expected one of 3\.13\.\d+, 3\.11\.\d+, .*the closest is 3\.13"):
+    """The refusal lists what this machine has."""
+    with pytest.raises(RequestError, match=r"expected one of 3\.13\.\d+, 3\.11\.\d+, received "):
         await run("python", "print(1)\n", "3.12.9")
 
 

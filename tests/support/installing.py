@@ -15,12 +15,18 @@ from sandbox.egress.registry import Registry
 from sandbox.executor import CodeExecutor
 from sandbox.languages import LANGUAGES
 from sandbox.request import Dependency, ExecutionRequest, Limits, SourceFile
+from sandbox.result import ExecutionResult
 from sandbox.rootfs import find_trees
 from tests.conftest import state_dir
+from tests.support.registries import PackageSite
 
-__all__ = ["depending", "installing"]
+__all__ = ["PAGE", "WHEEL", "a_wheel", "depending", "installing", "layers", "python"]
 
 CAP_BYTES = 1024**3
+SHOWS = "import hello\nprint(hello.VERSION)\n"
+PAGE = "/simple/hello/"
+"""Where a registry lists the versions of ``hello``."""
+WHEEL = "/files/hello-1.0-py3-none-any.whl"
 
 
 @asynccontextmanager
@@ -69,3 +75,20 @@ def depending(
         dependencies=[Dependency(name=name, requirement=wanted) for name, wanted in dependencies],
         **parts,  # type: ignore[arg-type]
     )
+
+
+def a_wheel(site: PackageSite, name: str = "hello", version: str = "1.0") -> str:
+    """Add a package that says its version."""
+    return site.add_wheel(name, version, {f"{name}/__init__.py": f"VERSION = '{version}'\n"})
+
+
+async def python(
+    executor: CodeExecutor, *dependencies: tuple[str, str], source: str = SHOWS, **parts: object
+) -> ExecutionResult:
+    """Run a Python program that needs ``hello``, or something else."""
+    return await executor.execute(depending("python", source, *(dependencies or [("hello", "")]), **parts))
+
+
+def layers(folder: Path) -> list[Path]:
+    """Return the layers in a store, and whatever else lies there but its lock."""
+    return [path for path in folder.iterdir() if path.name != ".lock"] if folder.exists() else []

@@ -10,9 +10,14 @@ from sandbox.egress.ledger import MirrorBounds
 from sandbox.egress.mirror import Mirror, MirrorSession
 from sandbox.egress.registry import Registry, RegistryKind
 
-__all__ = ["ask", "exchange", "mirrored"]
+__all__ = ["ask", "exchange", "mirrored", "registry_at", "status_of"]
 
 ANSWER_TIMEOUT_S = 10.0
+
+
+def registry_at(url: str, kind: RegistryKind = RegistryKind.GO, **fields: object) -> Registry:
+    """Return a registry that is named by its kind."""
+    return Registry(name=kind.value, kind=kind, base_url=url, **fields)  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager
@@ -52,6 +57,11 @@ async def exchange(port: int, sent: bytes) -> bytes:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+def status_of(answered: bytes) -> int:
+    """Return the status of an answer."""
+    return int(answered.split(b" ")[1])
 
 
 async def ask(

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from blueprint.cli.outcome import as_json, limits_text, size_text, summary, time_text
+from blueprint.cli.outcome import as_json, counted, limits_text, size_text, summary, time_text
 from blueprint.cli.session import printable
 from sandbox.result import ExecutionStatus, LimitKind
 from sandbox.testing import fake_result
@@ -31,6 +31,12 @@ def test_size_text(size: int | None, text: str) -> None:
 def test_time_text(seconds: float, text: str) -> None:
     """Times below a second are milliseconds."""
     assert text == time_text(seconds)
+
+
+def test_one_thing_is_not_many() -> None:
+    """A count of one has the singular."""
+    assert [counted(number, "process") for number in (0, 1, 2)] == ["0 processes", "1 process", "2 processes"]
+    assert counted(1, "byte") == "1 byte"
 
 
 def test_limits_text_names_each_limit() -> None:

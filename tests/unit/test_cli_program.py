@@ -79,6 +79,12 @@ def test_everything_is_passed_on(tmp_path: Path) -> None:
     assert request.limits.memory_bytes == 64 << 20
 
 
+def test_device_is_no_program() -> None:
+    """What is neither a file nor a folder is named so, and not read."""
+    with pytest.raises(ConfigError, match="/dev/zero is neither a file nor a folder"):
+        read(Path("/dev/zero"))
+
+
 @pytest.mark.parametrize(
     ("files", "changes", "expected"),
     [

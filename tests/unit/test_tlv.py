@@ -67,28 +67,28 @@ def test_tlv_length_in_more_bytes_than_needed_is_refused(prefix: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "payload", "problem"),
     [
-        ([BYTES], b"", "data: 1 bytes expected, 0 are left"),
-        ([BYTES], b"\x05abc", "data: 5 bytes expected, 3 are left"),
-        ([BYTES], b"\x80", "data: 1 bytes expected"),
+        ([BYTES], b"", "data: bytes expected: 1, left: 0"),
+        ([BYTES], b"\x05abc", "data: bytes expected: 5, left: 3"),
+        ([BYTES], b"\x80", "data: bytes expected: 1"),
         ([BYTES], b"\xc0", "takes 0 bytes"),
         ([BYTES], b"\xe1" + b"\xff" * 40, "takes 33 bytes"),
-        ([BYTES], b"\xe0" + b"\xff" * 40, "over 2\\^64 bytes expected"),
-        ([BYTES], b"\x01ab", "inputs: 1 bytes are left over"),
-        ([], b"a", "inputs: 1 bytes are left over"),
+        ([BYTES], b"\xe0" + b"\xff" * 40, "bytes expected: over 2\\^64"),
+        ([BYTES], b"\x01ab", "inputs: bytes left over after the last field: 1"),
+        ([], b"a", "inputs: bytes left over after the last field: 1"),
         ([Shape(kind=Kind.BOOL, name="flag")], b"\x02", "flag: a bool is 0 or 1, received 2"),
         ([Shape(kind=Kind.STRING, name="text")], b"\x01\xff", "text: the text is not UTF-8"),
-        ([Shape(kind=Kind.U256, name="big")], b"\0" * 31, "big: 32 bytes expected, 31 are left"),
+        ([Shape(kind=Kind.U256, name="big")], b"\0" * 31, "big: bytes expected: 32, left: 31"),
         ([listed(U8)], b"\xa7\x11" + b"\0" * 10_001, "items: a list has at most 10000 items, received 10001"),
-        ([listed(U8)], b"\x03\x01\x02", r"items\[2\]: 1 bytes expected, 0 are left"),
+        ([listed(U8)], b"\x03\x01\x02", r"items\[2\]: bytes expected: 1, left: 0"),
         (
             [Shape(kind=Kind.OPTIONAL, name="maybe", children=(U8,))],
             b"\x02\x01\x01",
-            "maybe: the optional value is 1 bytes shorter",
+            "maybe: the optional value is shorter than its length says, in bytes: 1",
         ),
         (
             [Shape(kind=Kind.OPTIONAL, name="maybe", children=(U8,))],
             b"\x05\x01",
-            "maybe: .* takes 5 bytes, 1 are left",
+            "maybe: .* takes: 5, left: 1",
         ),
         (
             [Shape(kind=Kind.STRUCT, name="pair", children=(U8, U8))],
@@ -98,7 +98,7 @@ def test_tlv_length_in_more_bytes_than_needed_is_refused(prefix: str) -> None:
         (
             [Shape(kind=Kind.STRUCT, name="pair", children=(U8, listed(U8, "tail")))],
             b"\x02\x01\x02\x07",
-            r"pair\.tail\[1\]: 1 bytes expected",
+            r"pair\.tail\[1\]: bytes expected: 1",
         ),
     ],
 )

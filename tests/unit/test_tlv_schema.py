@@ -69,7 +69,7 @@ def test_tlv_schema_round_trips_random_shapes() -> None:
         (b"\x02", "ends early"),
         (b"\x02\x00", "ends early"),
         (schema(), "ends early"),
-        (schema(node(2)) + b"x", "1 bytes are left over"),
+        (schema(node(2)) + b"x", "bytes left over after the last field: 1"),
         (schema(node(23)), "kind 23 is unknown"),
         (schema(node(16, length=0)), "1 to 32 bytes wide"),
         (schema(node(16, length=33)), "1 to 32 bytes wide"),

@@ -33,6 +33,7 @@ PROGRAM = "it is a program like any other, in the sandbox of the run"
 
 FAILED = Ending(status=S.DEPENDENCY_ERROR)
 FULL = Ending(status=S.DISK_LIMIT, hits=L.DISK, message="install:")
+UNTOLD = Ending(status=(S.DISK_LIMIT, S.DEPENDENCY_ERROR), message="install:", why="bun does not say why it failed, and memory is not measured there")
 
 
 def _wheel(files: Mapping[str, str | bytes], links: Mapping[str, str] | None = None) -> Fill:
@@ -98,8 +99,8 @@ MODULE = {"package.json": '{"name": "hello", "version": "1.0.0", "main": "index.
 DEPLETION = [
     _row("zip bomb in a wheel", BOMBS, _wheel({"hello/__init__.py": "print('there')", **HUGE}), "import hello", FULL, "the size of the installation's tmpfs", without=Without(walls=("disk quota",), stdout=b"there\n")),
     _row("wheel of very many files", BOMBS, _wheel({"hello/__init__.py": "print('there')", **MANY}), "import hello", FULL, "nr_inodes of the installation's tmpfs", without=Without(walls=("inode quota",), stdout=b"there\n")),
-    _row("tar bomb", BOMBS, _npm({**MODULE, **HUGE}), "require('hello');", FAILED, "the size of the installation's tmpfs", language="javascript", without=Without(walls=("disk quota",), stdout=b"there\n")),
-    _row("zip bomb", BOMBS, _composer(HUGE), "<?php", Ending(status=(S.DISK_LIMIT, S.DEPENDENCY_ERROR)), "the size of the installation's tmpfs", language="php"),
+    _row("tar bomb", BOMBS, _npm({**MODULE, **HUGE}), "require('hello');", FULL, "the size of the installation's tmpfs", language="javascript", elsewhere={"bubblewrap": UNTOLD}, without=Without(walls=("disk quota",), stdout=b"there\n")),
+    _row("zip bomb", BOMBS, _composer(HUGE), "<?php", FULL, "the size of the installation's tmpfs", language="php"),
 ]
 
 # Names that differ, for an installer that drops the dots must not take two for the same.
