@@ -60,7 +60,12 @@ class AppCompose:
                 "name: expected 5 to 63 letters, digits and single hyphens, a letter first and no hyphen "
                 f"last; received {self.name[:80]!r}"
             )
-        size = len(self.docker_compose_file.encode()) + len(self.pre_launch_script.encode())
+        size = 0
+        for member in ("docker_compose_file", "pre_launch_script"):
+            try:
+                size += len(getattr(self, member).encode())
+            except UnicodeEncodeError as exc:
+                raise AppComposeError(f"{member}: not UTF-8 at character {exc.start}") from exc
         if size > MAX_SCRIPTS_BYTES:
             raise AppComposeError(
                 f"the compose text and the pre-launch script hold {size} bytes together, "

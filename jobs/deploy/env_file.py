@@ -1,7 +1,7 @@
 r"""Reads a file of variables, strictly: a line that cannot be read is an error, never skipped.
 
 A line is empty, a comment that begins with ``#``, or ``NAME=VALUE``, with ``export`` before it if you like.
-A value is taken as it stands, without the blanks around it; in single quotes everything is literal; in double
+A value is taken as it stands, without the spaces and tabs around it; in single quotes everything is literal; in double
 quotes ``\n``, ``\r``, ``\t``, ``\"``, ``\$`` and ``\\`` are what they say. Nothing is ever substituted.
 
 Invariant: no value of a variable, nor a line that may hold one, is in an error.
@@ -17,6 +17,8 @@ from jobs.deploy.errors import DeployError
 __all__ = ["EnvFileError", "parse_env", "read_env_file"]
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
+_BLANKS = " \t\r"
+"""Nothing else: a password may well end in another character that Unicode calls a space."""
 _LINE = re.compile(r"(?:export[ \t]+)?([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*(.*)")
 _LITERAL = re.compile(r"'([^']*)'")
 _ESCAPED = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -67,7 +69,7 @@ def parse_env(text: str, *, name: str) -> tuple[SecretVariable, ...]:
 
 def _pairs(text: str, name: str) -> Iterator[tuple[int, str, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
-        stripped = line.strip()
+        stripped = line.strip(_BLANKS)
         if not stripped or stripped.startswith("#"):
             continue
         # SECURITY: a line that does not parse may be a secret: it is not shown;

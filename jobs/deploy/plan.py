@@ -15,7 +15,9 @@ from jobs.deploy.wanted import Variables, Wanted, is_same
 
 __all__ = ["Change", "Plan", "make_plan"]
 
-_TEXT = "docker_compose_file"
+_TEXTS = ("docker_compose_file", "pre_launch_script")
+"""Members of many lines."""
+_NAMES = "allowed_envs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class Plan:
     """Of what is wanted, in hexadecimal digits: what its attestation must show."""
     old_compose_hash: str = ""
     compose_diff: str = ""
-    """Unified; empty where the text stays."""
+    """Unified, of the compose text and the script, with what is not printable escaped; empty where both stay."""
     changes: tuple[Change, ...] = ()
     """Of other measured members, and of resources."""
     added: tuple[str, ...] = ()
@@ -79,7 +81,7 @@ class Plan:
             for name in names:
                 yield f"  variable {sign} {name}"
         yield from (f"  warning: {warning}" for warning in self.warnings)
-        yield from self.compose_diff.splitlines()
+        yield from self.compose_diff.split("\n") if self.compose_diff else ()
 
 
 def make_plan(
@@ -120,8 +122,12 @@ def make_plan(
         is_new=False,
         compose_hash=new_hash,
         old_compose_hash=record.compose_hash,
-        compose_diff=_diff(str(before[_TEXT]), str(after[_TEXT])),
-        changes=(*_members(before, after), *_resources(record.placement, wanted.placement)),
+        compose_diff=_diff(before, after),
+        changes=(
+            *_members(before, after),
+            *_order(record.names, wanted.names),
+            *_resources(record.placement, wanted.placement),
+        ),
         added=tuple(sorted(new_names - old_names)),
         removed=tuple(sorted(old_names - new_names)),
         kept=tuple(sorted(old_names & new_names)),
@@ -139,9 +145,15 @@ def _warnings(*, replaces: bool, lost: list[str]) -> Iterator[str]:
 
 def _members(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> Iterator[Change]:
     for name in sorted(before.keys() | after.keys()):
-        if name in (_TEXT, "allowed_envs") or before.get(name) == after.get(name):
+        if name in (*_TEXTS, _NAMES) or before.get(name) == after.get(name):
             continue
         yield Change(name=name, before=str(before.get(name, "-")), after=str(after.get(name, "-")))
+
+
+def _order(before: tuple[str, ...], after: tuple[str, ...]) -> Iterator[Change]:
+    """Yield that the same variables come in another order, which is measured."""
+    if before != after and set(before) == set(after):
+        yield Change(name=_NAMES, before=", ".join(before), after=", ".join(after))
 
 
 def _resources(before: Placement, after: Placement) -> Iterator[Change]:
@@ -151,8 +163,18 @@ def _resources(before: Placement, after: Placement) -> Iterator[Change]:
             yield Change(name=name, before=str(old[name] or "-"), after=str(value))
 
 
-def _diff(before: str, after: str) -> str:
-    lines = difflib.unified_diff(
-        before.splitlines(), after.splitlines(), "deployed", "wanted", lineterm="", n=2
+def _diff(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> str:
+    lines: list[str] = []
+    for name in _TEXTS:
+        # Split at line feeds alone: a change of what ends the lines changes the measurement, and must be seen.
+        old, new = (str(members.get(name) or "").split("\n") for members in (before, after))
+        lines += difflib.unified_diff(old, new, f"deployed {name}", f"wanted {name}", lineterm="", n=2)
+    return "\n".join(_visible(line) for line in lines)
+
+
+def _visible(line: str) -> str:
+    # SECURITY: what breaks, hides or turns a line could make another of it
+    # (test_a_change_that_cannot_be_seen_is_shown).
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
     )
-    return "\n".join(lines)

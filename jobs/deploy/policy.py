@@ -27,7 +27,7 @@ class DeployPolicy:
     """Which images may run, none by default: whole references, in which ``*`` stands for any characters but
     ``/`` and ``@``, and ``**`` for any."""
     instance_types: frozenset[str] = frozenset()
-    """Which sizes may be asked for by name; empty leaves that to the place."""
+    """Which sizes may be asked for by name; none by default, which leaves the size to the operator."""
     most: Placement = field(default_factory=Placement)
     """The largest vCPU count, memory and disk; a member that is None may not be asked for."""
     max_deployments: int = 1
@@ -70,7 +70,10 @@ class DeployPolicy:
                 raise OrderRefusedError(f"the image {image} is not among those that are allowed: {shown}")
 
     def _check_size(self, asked: Placement) -> None:
-        if asked.instance_type and self.instance_types and asked.instance_type not in self.instance_types:
+        # SECURITY: a size by name would go round the bounds below (test_no_size_is_given_away_by_default).
+        if asked.instance_type and not self.instance_types:
+            raise OrderRefusedError("instance types are the operator's choice", advice="leave it out")
+        if asked.instance_type and asked.instance_type not in self.instance_types:
             shown = ", ".join(sorted(self.instance_types))
             raise OrderRefusedError(f"instance type {asked.instance_type}: expected one of {shown}")
         if asked.node or asked.region or asked.image:

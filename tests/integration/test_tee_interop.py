@@ -15,17 +15,25 @@ from blueprint.tee.simulator.agent import GuestAgent
 from blueprint.tee.simulator.cvm import SimulatedCvm
 from blueprint.tee.simulator.kms import SimulatedKms
 from blueprint.tee.simulator.platform import MockPlatform
+from jobs.deploy.app_compose import AppCompose
 
 pytestmark = [pytest.mark.registry, pytest.mark.slow]
 APP_ID = bytes(range(20))
 KMS = SimulatedKms(b"k" * 32)
 VALUES = {"A": 'quo"te', "B": "new\nline", "C": "\u00fc\u6f22\U0001f511", "D": "", "E": "$HOME \\ 'x'"}
+APP = AppCompose(
+    name="web-app",
+    docker_compose_file='services:\r\n\t"q" \\ \u00fc\u6f22\U0001f511 \u2028 <&> \x7f\x01\x1b\n',
+    allowed_envs=("B", "A"),
+    pre_launch_script="echo '<\u2029>'",
+    swap_size=1 << 40,
+).workload()
 EXPECTED = tuple(SecretVariable(key, value) for key, value in VALUES.items())
 
 PYTHON = """
 import json, sys, warnings
 from dstack_sdk import DstackClient, EnvVar, encrypt_env_vars_sync
-from dstack_sdk import verify_env_encrypt_public_key, verify_env_encrypt_public_key_legacy
+from dstack_sdk import get_compose_hash, verify_env_encrypt_public_key, verify_env_encrypt_public_key_legacy
 given = json.load(sys.stdin)
 envs = [EnvVar(key, value) for key, value in given["values"].items()]
 key, signature, timed = (bytes.fromhex(given[name]) for name in ("key", "signature", "timed"))
@@ -42,14 +50,17 @@ print(json.dumps({
     "app_id": client.info().app_id,
     "key": client.get_key("path", "purpose").key,
     "rtmr3": quote.replay_rtmrs()[3],
+    "compose_hash": get_compose_hash(given["app_compose"]),
 }))
 """
 NODE = """
 import { encryptEnvVars } from "@phala/dstack-sdk/encrypt-env-vars"
+import { getComposeHash } from "@phala/dstack-sdk/get-compose-hash"
 import { readFileSync } from "node:fs"
 const given = JSON.parse(readFileSync(0, "utf8"))
 const envs = Object.entries(given.values).map(([key, value]) => ({ key, value }))
-console.log(JSON.stringify({ sealed: await encryptEnvVars(envs, given.key) }))
+const compose_hash = getComposeHash(given.app_compose)
+console.log(JSON.stringify({ sealed: await encryptEnvVars(envs, given.key), compose_hash }))
 """
 
 
@@ -74,7 +85,7 @@ def install(command, folder):
 
 
 async def test_the_python_library_agrees(tmp_path: Path):
-    """It seals for us, recovers our KMS key, and gets identity, key and quote from the simulated agent."""
+    """It seals for us, counts our compose hash, recovers our KMS key, and gets a quote from our agent."""
     # Without its dependencies: they are here already, and one of them would replace Python's own asyncio.
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", "site", "dstack-sdk"]
     await asyncio.to_thread(install, pip, tmp_path)
@@ -90,6 +101,7 @@ async def test_the_python_library_agrees(tmp_path: Path):
         "now_s": now_s,
         "app_id": APP_ID.hex(),
         "socket": str(tmp_path / "a.sock"),
+        "app_compose": json.loads(APP.app_compose),
     }
     async with GuestAgent(cvm, tmp_path / "a.sock"):
         command = [sys.executable, "-c", PYTHON]
@@ -99,11 +111,12 @@ async def test_the_python_library_agrees(tmp_path: Path):
     assert said["app_id"] == APP_ID.hex()
     assert said["key"] == cvm.derive_key("path", "purpose", "secp256k1")[0].hex()
     assert said["rtmr3"] == cvm.tcb_info()["rtmr3"]
+    assert said["compose_hash"] == APP.compose_hash.hex()
 
 
 @pytest.mark.node
 def test_the_javascript_library_seals_and_ours_opens(tmp_path: Path):
-    """Values with quotes, newlines and Unicode come through from the other implementation."""
+    """Values with quotes, newlines and Unicode come through, and it counts the same compose hash."""
     (tmp_path / "package.json").write_text('{"private":true,"type":"module"}')
     (tmp_path / "seal.mjs").write_text(NODE)
     install(
@@ -111,5 +124,11 @@ def test_the_javascript_library_seals_and_ours_opens(tmp_path: Path):
          "@phala/dstack-sdk", "@noble/curves@1", "@noble/hashes@1"],
         tmp_path,
     )  # fmt: skip
-    said = run(["node", "seal.mjs"], {"values": VALUES, "key": KMS.env_public_key(APP_ID).hex()}, tmp_path)
+    given = {
+        "values": VALUES,
+        "key": KMS.env_public_key(APP_ID).hex(),
+        "app_compose": json.loads(APP.app_compose),
+    }
+    said = run(["node", "seal.mjs"], given, tmp_path)
     assert unseal(bytes.fromhex(said["sealed"]), KMS.env_private_key(APP_ID)) == EXPECTED
+    assert said["compose_hash"] == APP.compose_hash.hex()

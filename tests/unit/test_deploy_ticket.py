@@ -34,6 +34,7 @@ ANSWER = DeployResult(
         ("A='it \\n is \"x\" $HOME'", [("A", 'it \\n is "x" $HOME')]),
         ('A="l1\\nl2\\t\\"q\\" \\\\ \\$X é"', [("A", 'l1\nl2\t"q" \\ $X é')]),
         ("A=b'c\nB=x=y", [("A", "b'c"), ("B", "x=y")]),
+        ("A=\u00a0x\u3000 \t\r\nB= x\x0c", [("A", "\u00a0x\u3000"), ("B", "x\x0c")]),
         ("", []),
     ],
 )
@@ -46,6 +47,7 @@ def test_env_files_mean_what_is_written(text: str, pairs: list[tuple[str, str]])
     ("text", "problem"),
     [
         ("A=1\nhunter2", "x, line 2: expected NAME=VALUE"),
+        ("\u00a0A=hunter2", "line 1: expected NAME=VALUE"),
         ("1A=hunter2", "line 1: expected NAME=VALUE"),
         ("A-B=hunter2", "line 1: expected NAME=VALUE"),
         ("A='hunter2", "line 1: A: the single quote"),

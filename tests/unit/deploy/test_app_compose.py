@@ -65,6 +65,13 @@ def test_a_variable_named_twice_is_refused() -> None:
         AppCompose(name="web-app", docker_compose_file=TEXT, allowed_envs=("A", "B", "A"))
 
 
+@pytest.mark.parametrize("member", ["docker_compose_file", "pre_launch_script"])
+def test_a_text_that_is_no_utf_8_is_refused(member: str) -> None:
+    """Half a character has no bytes that could be measured."""
+    with pytest.raises(AppComposeError, match=f"{member}: not UTF-8"):
+        AppCompose(**{"name": "web-app", "docker_compose_file": TEXT, member: "a\udc80"})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"docker_compose_file": 1}', b"[" * 5000, b"\xff"])
 def test_what_is_no_app_compose_is_refused(content: bytes) -> None:
     """Other JSON, no JSON, and what would overflow a parser's stack."""

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from blueprint.tee.sealing import SecretVariable
 from jobs.deploy.app_compose import AppCompose
 from jobs.deploy.backends.backend import Placement
@@ -93,3 +95,48 @@ def test_a_volume_that_is_left_behind_is_warned_of() -> None:
         wanted("a:2"), record(wanted()), place="cloud", old_volumes=("data", "logs"), volumes=("data",)
     )
     assert plan.warnings == ("the volume logs is no longer used; its data stays on the disk, out of reach",)
+
+
+TEXT = "services:\n  web:\n    image: a:1\n"
+
+
+def described(text: str, *, names: tuple[str, ...] = (), script: str = "") -> Wanted:
+    """An application with this text."""
+    app = AppCompose(name="web-app", docker_compose_file=text, allowed_envs=names, pre_launch_script=script)
+    return Wanted(workload=app.workload(), names=names)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (TEXT.replace("\n", "\r\n"), "+    image: a:1\\r"),
+        (TEXT[:-1], "     image: a:1\n-"),
+        (TEXT + "\n", "     image: a:1\n \n+"),
+        (TEXT + "# a\u2028+    privileged: true\n", "+# a\\u2028+    privileged: true"),
+        (TEXT + "# a\x85+    privileged: true\n", "+# a\\x85+    privileged: true"),
+        (TEXT + "# \u202eeurt\u202c \u00fc\n", "+# \\u202eeurt\\u202c \u00fc"),
+    ],
+)
+def test_a_change_that_cannot_be_seen_is_shown(text: str, shown: str) -> None:
+    """Line ends are measured too, and a character that breaks or turns a line forges no line of the diff."""
+    plan = make_plan(described(text), record(described(TEXT)), place="cloud")
+    assert shown in plan.compose_diff
+    assert plan.compose_diff in "\n".join(plan.lines())
+
+
+def test_a_script_is_compared_like_the_text() -> None:
+    """It is shown line by line, so that none of its lines passes for one of the plan's."""
+    new = described(TEXT, script="mount\n  variable - TOKEN\n")
+    plan = make_plan(new, record(described(TEXT)), place="cloud")
+    assert plan.changes == ()
+    assert "+++ wanted pre_launch_script\n" in plan.compose_diff
+    assert "+  variable - TOKEN" in plan.compose_diff
+    assert "  variable - TOKEN" not in list(plan.lines())
+
+
+def test_another_order_of_variables_is_shown() -> None:
+    """The order is measured, so it explains why the compose hash is another."""
+    old, new = described(TEXT, names=("A", "B")), described(TEXT, names=("B", "A"))
+    plan = make_plan(new, record(old), place="cloud")
+    assert (plan.kept, plan.is_noop) == (("A", "B"), False)
+    assert plan.changes == (Change(name="allowed_envs", before="A, B", after="B, A"),)

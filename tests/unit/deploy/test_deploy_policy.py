@@ -70,6 +70,14 @@ def test_what_is_not_allowed_is_refused_with_what_is(order: Order, expected: str
         POLICY.admit(order, caller=CALLER, deployments=0)
 
 
+def test_no_size_is_given_away_by_default() -> None:
+    """A policy that bounds disk and memory, and names no instance type, lets no type go round those bounds."""
+    with pytest.raises(OrderRefusedError, match="instance types are the operator's choice; leave it out"):
+        replace(POLICY, instance_types=frozenset()).admit(ORDER, caller=CALLER, deployments=0)
+    order = replace(ORDER, placement=Placement(disk_gb=20))
+    replace(POLICY, instance_types=frozenset()).admit(order, caller=CALLER, deployments=0)
+
+
 def test_a_caller_has_so_many_applications_at_most() -> None:
     """The next one waits until another is removed."""
     with pytest.raises(OrderRefusedError, match="has 2 applications, and 2 are allowed"):
