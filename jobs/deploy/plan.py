@@ -40,7 +40,7 @@ class Plan:
     """Of what is wanted, in hexadecimal digits: what its attestation must show."""
     old_compose_hash: str = ""
     compose_diff: str = ""
-    """Unified, of the compose text and the script, with what is not printable escaped; empty where both stay."""
+    """Unified, of compose text and script, with what is not printable escaped; empty where both stay."""
     changes: tuple[Change, ...] = ()
     """Of other measured members, and of resources."""
     added: tuple[str, ...] = ()
@@ -166,7 +166,7 @@ def _resources(before: Placement, after: Placement) -> Iterator[Change]:
 def _diff(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> str:
     lines: list[str] = []
     for name in _TEXTS:
-        # Split at line feeds alone: a change of what ends the lines changes the measurement, and must be seen.
+        # Split at line feeds alone: what else ends lines is measured too, and its change must be seen.
         old, new = (str(members.get(name) or "").split("\n") for members in (before, after))
         lines += difflib.unified_diff(old, new, f"deployed {name}", f"wanted {name}", lineterm="", n=2)
     return "\n".join(_visible(line) for line in lines)

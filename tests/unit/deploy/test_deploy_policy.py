@@ -71,7 +71,7 @@ def test_what_is_not_allowed_is_refused_with_what_is(order: Order, expected: str
 
 
 def test_no_size_is_given_away_by_default() -> None:
-    """A policy that bounds disk and memory, and names no instance type, lets no type go round those bounds."""
+    """Where a policy bounds disk and memory and names no instance type, no type goes round those bounds."""
     with pytest.raises(OrderRefusedError, match="instance types are the operator's choice; leave it out"):
         replace(POLICY, instance_types=frozenset()).admit(ORDER, caller=CALLER, deployments=0)
     order = replace(ORDER, placement=Placement(disk_gb=20))
