@@ -2,7 +2,8 @@ r"""Reads a file of variables, strictly: a line that cannot be read is an error,
 
 A line is empty, a comment that begins with ``#``, or ``NAME=VALUE``, with ``export`` before it if you like.
 A value is taken as it stands, without the spaces and tabs around it; in single quotes everything is
-literal; in double quotes ``\n``, ``\r``, ``\t``, ``\"``, ``\$`` and ``\\`` are what they say. Nothing is ever substituted.
+literal; in double quotes ``\n``, ``\r``, ``\t``, ``\"``, ``\$`` and ``\\`` are what they say. Nothing is ever
+substituted.
 
 Invariant: no value of a variable, nor a line that may hold one, is in an error.
 """
