@@ -5,6 +5,7 @@ to be missing by name.
 """
 
 import os
+import resource
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -191,6 +192,12 @@ def layers_of(session: Session) -> LayerStore:
     )
 
 
+def _allow_open_files() -> None:
+    """Raise the soft bound to the hard one: each sandbox holds some files, and the usual 1,024 are soon gone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def _prove(backend: Backend, tree: LanguageTree) -> None:
     """Refuse to open where no program could run: a node would answer every call with a system error."""
     try:
@@ -225,6 +232,7 @@ async def opened_sandbox(session: Session, languages: Sequence[str] = ()) -> Asy
         SandboxUnavailableError: as `choose_trees` and `choose_backend` say, or no program can run here.
     """
     settings = session.settings
+    _allow_open_files()
     networks = networks_of(settings)
     installer = Installer(layers_of(session), mirror_of(settings))
     trees = choose_trees(session, languages)

@@ -30,7 +30,9 @@ __all__ = ["NEVER_FLAGS", "Json", "Session", "node_command", "printable"]
 Json = Mapping[str, Any] | Sequence[Any]
 Command = Callable[..., int]
 """A click callback: keyword arguments in, exit code out."""
-NEVER_FLAGS: Final = frozenset({"private_key", "keystore_password", "egress", "registries"})
+NEVER_FLAGS: Final = frozenset(
+    {"private_key", "keystore_password", "cloud_api_key", "cloud_proxy", "egress", "registries", "deploy"}
+)
 """Secrets: a command line is visible to every account of the machine; and tables, which have no flag."""
 
 
@@ -101,7 +103,7 @@ def _open(
 ) -> Session:
     loaded = load_settings(flags, toml_file=config)
     settings = loaded.settings
-    known = [settings.private_key, settings.keystore_password]
+    known = [settings.private_key, settings.keystore_password, settings.cloud_api_key, settings.cloud_proxy]
     known += [secret for each in settings.registries.values() for secret in (each.password, each.token)]
     secrets = [secret.get_secret_value() for secret in known if secret]
     redactor = log.configure(
@@ -199,6 +201,8 @@ def _setting_option(name: str) -> Callable[[Command], Command]:
         metavar = (
             "[" + "|".join(part.strip(" '") for part in kind.partition("[")[2].rstrip("]").split(",")) + "]"
         )
+    if field.annotation is bool:
+        return click.option(f"--{name.replace('_', '-')}", name, flag_value="true", help=field.description)
     default = "" if field.default in (None, (), "") else f" [{field.default}]"
     return click.option(
         f"--{name.replace('_', '-')}", name, metavar=metavar, help=f"{field.description}{default}"

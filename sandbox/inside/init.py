@@ -140,7 +140,9 @@ def _settle(group: Group, program_filter: bytes, pipes: Pipes) -> None:
     hide_memory()
     die_with_parent()
     # The launcher may have died before the line above: then its end of the release pipe is closed.
-    if select.select([pipes.release], [], [], 0)[0]:
+    ready = select.poll()  # not select(), which knows numbers below 1,024 alone
+    ready.register(pipes.release, select.POLLIN)
+    if ready.poll(0):
         raise ConnectionError("the launcher is gone")
     install_filter(program_filter)
 

@@ -20,6 +20,7 @@ from sandbox.errors import RequestError, SystemFailureError
 from sandbox.kernel.cgroups import Group
 from sandbox.kernel.grouptree import find_group_tree, own_name
 from sandbox.kernel.landlock import landlock_abi
+from sandbox.live import watched
 from sandbox.request import Limits
 from sandbox.result import ExecutionStatus, LimitKind
 from tests.support.sandboxes import (
@@ -332,6 +333,26 @@ async def test_signal_amid_the_removal_changes_nothing() -> None:
     await sandbox.destroy()
     await backend.aclose()
     assert (bool(blocks), has_ended, groups_of(os.getpid())) == (True, False, [])
+
+
+async def test_service_with_many_open_files_runs_programs() -> None:
+    """Beyond the 1,024th descriptor a program runs, is watched and reported like any other."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    request = python_request("import time; time.sleep(0.5); print('up')")
+    try:
+        async with sandboxes(SMALL) as executor, watched(executor, request) as live:
+            samples = [sample async for sample in live]
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (live.result.status, live.result.stdout.data, bool(samples)) == (
+        ExecutionStatus.SUCCESS,
+        b"up\n",
+        True,
+    )
 
 
 LISTED: list[list[int]] = []
