@@ -273,13 +273,13 @@ class Settings(BaseSettings):
     kms_key: _PublicKeys = setting(
         "Deployment",
         (),
-        "KMS keys to believe (secp256k1, 33 bytes in hexadecimal digits), separated by commas; empty: the first "
-        "that is seen is believed, recorded and announced.",
+        "KMS keys to believe (secp256k1, 33 bytes in hexadecimal digits), separated by commas; empty: the "
+        "first that is seen is believed, recorded and announced.",
     )
     key_provider: _Names = setting(
         "Deployment",
         (),
-        "Ids of the key providers that an attestation may name, separated by commas; empty leaves it open.",
+        "Key providers that an attestation may name: NAME:ID (`kms:...`), separated by commas; empty: any.",
     )
     tcb_status: _Names = setting(
         "Deployment", ("UpToDate",), "TCB statuses of platforms to accept, in Intel's words."
@@ -296,7 +296,7 @@ class Settings(BaseSettings):
     trust_development_root: bool = setting(
         "Deployment",
         default=False,
-        description="Believe attestations of the simulated platform of the local place: they prove nothing to others.",
+        description="Believe attestations of the simulated platform of the local place: for development.",
     )
     deploy: _Offer = setting(
         "Deployment",

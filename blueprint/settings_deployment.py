@@ -23,7 +23,7 @@ class OfferSetting(BaseModel):
     )
     images: tuple[str, ...] = Field(
         (),
-        description="Which images may run: whole references; `*` is any characters but `/` and `@`, `**` any.",
+        description="Which images may run: whole references, `*` for all but `/` and `@`, `**` for all.",
     )
     instance_types: tuple[str, ...] = Field(
         (), description="Which sizes may be asked for by name; empty leaves the size to the operator."

@@ -193,7 +193,7 @@ def layers_of(session: Session) -> LayerStore:
 
 
 def _allow_open_files() -> None:
-    """Raise the soft bound to the hard one: each sandbox holds some files, and the usual 1,024 are soon gone."""
+    """Raise the soft bound to the hard one: each sandbox holds some, and the usual 1,024 are soon gone."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

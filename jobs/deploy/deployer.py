@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 from jobs.deploy.app_compose import AppComposeError
 from jobs.deploy.attestation import Attestation
-from jobs.deploy.backends.backend import PublicKey, Workload
+from jobs.deploy.backends.backend import PublicKey
 from jobs.deploy.cloud.errors import (
     AppConflictError,
     InvalidRequestError,
@@ -24,7 +24,7 @@ from jobs.deploy.errors import NoCapacityError, OrderRefusedError, PreparationLo
 from jobs.deploy.order import Deployed, Order, Prepared
 from jobs.deploy.record import DeploymentRecord
 from jobs.deploy.service import DockerDeploymentService, UnknownDeploymentError
-from jobs.deploy.wanted import Sealed, Wanted
+from jobs.deploy.wanted import Sealed, Wanted, recorded
 
 __all__ = ["ServiceDeployer"]
 
@@ -67,18 +67,8 @@ class ServiceDeployer:
         record = self._find(key)
         if record is None:
             raise PreparationLostError("nothing is prepared under this order", advice="prepare it again")
-        app_compose = record.app_compose.encode()
-        wanted = Wanted(
-            workload=Workload(
-                name=record.name, app_compose=app_compose, compose_hash=bytes.fromhex(record.compose_hash)
-            ),
-            names=record.names,
-            placement=record.placement,
-            one_shots=record.one_shots,
-            order=key,
-        )
         async with _told_to_callers():
-            await self._service.up(wanted, Sealed(ciphertext=sealed, names=record.names))
+            await self._service.up(recorded(record), Sealed(ciphertext=sealed, names=record.names))
             record, attestation = await self._service.verify(record.name)
             return _deployed(record, attestation)
 

@@ -14,7 +14,10 @@ from jobs.deploy.backends.backend import Placement, Workload
 from jobs.deploy.errors import DeployError
 from jobs.deploy.record import DeploymentRecord
 
-__all__ = ["DeploymentConflictError", "Sealed", "Variables", "Wanted", "check_names", "is_same", "sealed_for"]
+__all__ = [
+    "DeploymentConflictError", "Sealed", "Variables", "Wanted", "check_names", "is_same", "recorded",
+    "sealed_for",
+]  # fmt: skip
 
 
 class DeploymentConflictError(DeployError):
@@ -51,6 +54,21 @@ class Wanted:
 
 Variables: TypeAlias = Sequence[SecretVariable] | Sealed
 """All of an application's variables."""
+
+
+def recorded(record: DeploymentRecord) -> Wanted:
+    """Return what was wanted when a deployment was last changed."""
+    return Wanted(
+        workload=Workload(
+            name=record.name,
+            app_compose=record.app_compose.encode(),
+            compose_hash=bytes.fromhex(record.compose_hash),
+        ),
+        names=record.names,
+        placement=record.placement,
+        one_shots=record.one_shots,
+        order=record.order,
+    )
 
 
 def check_names(wanted: Wanted, variables: Variables | None) -> None:

@@ -15,7 +15,7 @@ from tests.support.deploy_world import COMPOSE, PROJECT, World, deploy_world
 
 PROGRAM = """
 import sys
-from blueprint.cli.deploy_request import command
+from blueprint.cli.deploy.request import command
 sys.exit(command.main(prog_name="request", standalone_mode=False))
 """
 SECRET = "planted secret \u00e9"

@@ -269,12 +269,29 @@ class Witness(Protocol):
 class Backend(Protocol):
     """A place to deploy to: an object with the five ports, which holds connections until it is closed."""
 
-    name: str
-    provisioning: Provisioning
-    machines: Machines
-    scaling: Scaling
-    observation: Observation
-    witness: Witness
+    @property
+    def name(self) -> str:
+        """What records and commands call the place."""
+
+    @property
+    def provisioning(self) -> Provisioning:
+        """Makes and changes machines."""
+
+    @property
+    def machines(self) -> Machines:
+        """Finds and moves machines."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """Changes how much of a machine there is."""
+
+    @property
+    def observation(self) -> Observation:
+        """Looks into machines."""
+
+    @property
+    def witness(self) -> Witness:
+        """Gives what can be verified."""
 
     async def aclose(self) -> None:
         """Let go of connections; machines go on."""

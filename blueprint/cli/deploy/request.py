@@ -16,6 +16,7 @@ import click
 
 from blueprint.chain.deployment import CallResult
 from blueprint.cli.caller import CALLER_SETTINGS, submit_and_wait
+from blueprint.cli.deploy.trust import SEAL_SETTINGS, kms_trust
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.link import required_contract
 from blueprint.cli.session import Session, node_command, printable
@@ -38,11 +39,10 @@ from jobs.deploy.handler import DEPLOY_INDEX
 from jobs.deploy.intake import order_of
 from jobs.deploy.order import Order
 from jobs.deploy.ticket import Ticket, ticket_of
-from jobs.deploy.trust import KmsTrust
 
 __all__ = ["command"]
 
-_SETTINGS = (*CALLER_SETTINGS, "state_dir")
+_SETTINGS = (*CALLER_SETTINGS, *SEAL_SETTINGS)
 _PATH = click.Path(path_type=Path, dir_okay=False)
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -87,10 +87,6 @@ def _call_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-_KMS_KEY = click.option(
-    "--kms-key", "kms_keys", multiple=True, metavar="HEX", callback=_hex_of(33),
-    help="The KMS key that you trust (33 bytes); else the first one seen is recorded and announced.",
-)  # fmt: skip
 _ENV_FILE = click.option("--env-file", type=_PATH, metavar="FILE", help="The variables: NAME=VALUE lines.")
 
 
@@ -109,7 +105,6 @@ _ENV_FILE = click.option("--env-file", type=_PATH, metavar="FILE", help="The var
 @click.option("--by-digest", is_flag=True, help="Send the digest of the text only; the operator offers it.")
 @click.option("--operator", callback=_hex_of(20), metavar="ADDRESS", help="Who is to do it [who is first].")
 @click.option("--ticket", type=_PATH, metavar="FILE", help="What to keep for the commit [NAME.ticket.json].")
-@_KMS_KEY
 @_call_options
 @node_command(settings=_SETTINGS)
 def prepare(
@@ -129,7 +124,6 @@ def prepare(
     by_digest: bool,
     operator: bytes | None,
     ticket: Path | None,
-    kms_keys: tuple[bytes, ...],
     **call: Any,
 ) -> int:
     """Submit the preparation, check its answer, and write the ticket."""
@@ -155,7 +149,7 @@ def prepare(
     made = ticket_of(found.key, order, answer, answered_by=found.operator)
     path = ticket or Path(f"{name}.ticket.json")
     if order.names:
-        _verify(session, made, kms_keys, now_s=time.time)
+        _verify(session, made, now_s=time.time)
     made.write(path)
     _show(session, found, answer, ticket=str(path))
     session.say(f"wrote {path}; it holds no secret, and can be committed until {_time(made.expires_at)}")
@@ -166,16 +160,13 @@ def prepare(
 @command.command("commit", help="Seal the variables here and have a prepared application started.")
 @click.argument("ticket", type=_PATH)
 @_ENV_FILE
-@_KMS_KEY
 @_call_options
 @node_command(settings=_SETTINGS)
-def commit(
-    session: Session, *, ticket: Path, env_file: Path | None, kms_keys: tuple[bytes, ...], **call: Any
-) -> int:
+def commit(session: Session, *, ticket: Path, env_file: Path | None, **call: Any) -> int:
     """Seal, submit, wait until it runs and is verified."""
     kept = Ticket.read(ticket)
     variables = read_env_file(env_file) if env_file is not None else ()
-    sealed = _seal(session, kept, variables, kms_keys)
+    sealed = _seal(session, kept, variables)
     found, answer = _ask(session, kept.commit(sealed), kept, **call)
     return _show(session, found, answer)
 
@@ -211,28 +202,17 @@ def _order(asked: Preparation) -> Order:
         raise ConfigError(str(exc)) from exc
 
 
-def _verify(
-    session: Session, ticket: Ticket, kms_keys: tuple[bytes, ...], *, now_s: Callable[[], float]
-) -> bytes:
+def _verify(session: Session, ticket: Ticket, *, now_s: Callable[[], float]) -> bytes:
     """Return the key to seal to, once a believed KMS key has signed it."""
     stated = ticket.stated_key
     if stated is None:
         raise DeployError(
             "the operator's answer has no key to seal to", advice="prepare without variables, or elsewhere"
         )
-    remembered = session.state_dir / "kms-keys.json"
-    trust = KmsTrust(
-        pinned=kms_keys,
-        remembered=remembered,
-        announce=lambda text: session.say(text, "yellow"),
-        now_s=now_s,
-    )
-    return trust.verify(ticket.app_id, stated).public_key
+    return kms_trust(session, now_s=now_s).verify(ticket.app_id, stated).public_key
 
 
-def _seal(
-    session: Session, ticket: Ticket, variables: tuple[SecretVariable, ...], kms_keys: tuple[bytes, ...]
-) -> bytes:
+def _seal(session: Session, ticket: Ticket, variables: tuple[SecretVariable, ...]) -> bytes:
     """Seal exactly the variables that were named; whatever else the guest would drop."""
     given, named = {variable.key for variable in variables}, set(ticket.names)
     if given != named:
@@ -248,7 +228,7 @@ def _seal(
     # The statement's age was judged when it was answered; since then it has waited here.
     stated_at = ticket.timestamp_s
     now_s: Callable[[], float] = time.time if stated_at is None else lambda: float(stated_at)
-    return seal(variables, _verify(session, ticket, kms_keys, now_s=now_s))
+    return seal(variables, _verify(session, ticket, now_s=now_s))
 
 
 def _ask(

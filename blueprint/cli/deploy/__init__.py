@@ -2,7 +2,7 @@
 
 import click
 
-from blueprint.cli import deploy_request
+from blueprint.cli.deploy import request
 
 __all__ = ["command"]
 
@@ -12,4 +12,4 @@ def command() -> None:
     """Group the commands about deployments."""
 
 
-command.add_command(deploy_request.command)
+command.add_command(request.command)

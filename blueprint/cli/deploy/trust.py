@@ -1,0 +1,35 @@
+"""Which KMS keys a command believes before it seals anything to a key that one of them has signed.
+
+Invariant: a key that was named is the only one believed; else the first that is seen is announced.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from blueprint.cli.session import Session
+from jobs.deploy.trust import KmsTrust
+
+__all__ = ["SEAL_SETTINGS", "kms_trust"]
+
+SEAL_SETTINGS: Final = ("state_dir", "kms_key")
+"""What every command that seals can be told on its command line."""
+
+
+def kms_trust(
+    session: Session, *, pinned: tuple[bytes, ...] = (), now_s: Callable[[], float] = time.time
+) -> KmsTrust:
+    """Return what decides about keys to seal to.
+
+    Args:
+        session: its settings name keys, or none.
+        pinned: a place's own, used where none is named.
+        now_s: seconds since 1970.
+    """
+    named = tuple(bytes.fromhex(key) for key in session.settings.kms_key)
+    return KmsTrust(
+        pinned=named or pinned,
+        remembered=session.state_dir / "kms-keys.json",
+        announce=lambda text: session.say(text, "yellow"),
+        now_s=now_s,
+    )
