@@ -108,7 +108,7 @@ def _default(name: str) -> str:
     default = Settings.model_fields[name].default
     if default is PydanticUndefined or default in (None, (), {}):
         return ""
-    return str(default)
+    return ",".join(default) if isinstance(default, tuple) else str(default)
 
 
 def _describe(found: click.Command, path: str, parent: click.Context) -> list[str]:

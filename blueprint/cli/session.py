@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin
 
 import click
 from rich.console import Console, RenderableType
@@ -197,13 +197,18 @@ def _setting_option(name: str) -> Callable[[Command], Command]:
     field = Settings.model_fields[name]
     kind = str(field.annotation)
     metavar = "N" if "int" in kind or "float" in kind else "FILE" if "Path" in kind else "VALUE"
-    if "Literal" in kind:
-        metavar = (
-            "[" + "|".join(part.strip(" '") for part in kind.partition("[")[2].rstrip("]").split(",")) + "]"
-        )
+    choices = [
+        choice
+        for part in (field.annotation, *get_args(field.annotation))
+        if get_origin(part) is Literal
+        for choice in get_args(part)
+    ]
+    if choices:
+        metavar = f"[{'|'.join(choices)}]"
     if field.annotation is bool:
         return click.option(f"--{name.replace('_', '-')}", name, flag_value="true", help=field.description)
-    default = "" if field.default in (None, (), "") else f" [{field.default}]"
+    usual = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    default = "" if usual in (None, "") else f" [{usual}]"
     return click.option(
         f"--{name.replace('_', '-')}", name, metavar=metavar, help=f"{field.description}{default}"
     )

@@ -11,9 +11,8 @@ import json
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +22,7 @@ from blueprint.foreign_json import parse_json
 from blueprint.tee.sealing import SecretVariable
 from jobs.deploy.backends.backend import Placement
 from jobs.deploy.errors import DeployError
+from jobs.deploy.whole_file import write_whole
 
 __all__ = ["FORMAT", "DeploymentRecord", "Entry", "RecordError", "RecordStore", "Stage", "VariablesDigest"]
 
@@ -155,17 +155,7 @@ class Entry:
             RecordError: the disk is full, or the folder cannot be written.
         """
         try:
-            handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(record.to_json())
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(temporary).replace(self.path)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    Path(temporary).unlink()
-                raise
+            write_whole(self.path, record.to_json())
         except OSError as exc:
             raise RecordError(f"{self.path}: {exc.strerror}", advice="nothing was recorded") from exc
         self.record = record

@@ -12,8 +12,10 @@ from dataclasses import replace
 from blueprint.errors import PolicyViolationError
 from jobs.deploy.attestation import Attestation, Verifier
 from jobs.deploy.backends.backend import (
+    Action,
     Backend,
     Machine,
+    MachineState,
     Provision,
     PublicKey,
     Workload,
@@ -140,6 +142,20 @@ class DockerDeploymentService:
             record, machine = await self._present(entry)
             attestation = await self._attest(record, machine)
             return entry.write(verified(record, attestation, now_s=self._now_s())), attestation
+
+    async def rekey(self, name: str) -> DeploymentRecord:
+        """Record the key that a deployment's variables are sealed to now: a KMS may rotate its keys.
+
+        Raises:
+            UnknownDeploymentError: there is none of this name.
+            AttestationError: the key is not vouched for.
+        """
+        with self.records.locked(name) as entry:
+            if entry.record is None:
+                raise self._unknown(name)
+            record = entry.record
+            stated = await self.backend.witness.public_key(record.app_id, record.kms)
+            return entry.write(self._keyed(record, stated))
 
     async def delete(self, name: str) -> DeploymentRecord:
         """Remove a deployment's machine with its disk, and forget it; one that is gone is no failure."""
@@ -268,7 +284,15 @@ class DockerDeploymentService:
             entry.write(
                 committed(record, machine, wanted, variables if has_new else None, now_s=self._now_s())
             )
-        return machine
+        return await self._woken(machine)
+
+    async def _woken(self, machine: Machine) -> Machine:
+        """Start a machine that stands still: it is wanted up."""
+        now = await self.backend.machines.get(machine.id) or machine
+        if now.state in {MachineState.STOPPED, MachineState.FAILED}:
+            self._say(f"starting {now.name}, which is {now.state}")
+            await self.backend.machines.act(now, Action.START)
+        return now
 
     async def _apply(
         self,

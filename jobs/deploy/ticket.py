@@ -5,7 +5,6 @@ whatever is sealed for it is sealed for that text and no other.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from jobs.deploy.backends.backend import PublicKey
 from jobs.deploy.codec import Commitment, DeployRequest, DeployResult, Removal
 from jobs.deploy.errors import DeployError
 from jobs.deploy.order import Order
+from jobs.deploy.whole_file import write_whole
 
 __all__ = ["Ticket", "TicketError", "ticket_of"]
 
@@ -83,10 +83,8 @@ class Ticket:
         Raises:
             TicketError: it cannot be written.
         """
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, json.dumps(asdict(self), indent=1) + "\n")
         except OSError as exc:
             raise TicketError(f"{path}: {exc.strerror}", advice="give another file with --ticket") from exc
 

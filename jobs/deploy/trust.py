@@ -4,7 +4,6 @@ Invariant: a public key is used only after a believed KMS key has signed it for 
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from blueprint.foreign_json import parse_json
 from blueprint.tee.kms_key import VerifiedPublicKey, signer_of_public_key, verify_public_key
 from jobs.deploy.backends.backend import PublicKey
 from jobs.deploy.errors import DeployError
+from jobs.deploy.whole_file import write_whole
 
 __all__ = ["KmsTrust"]
 
@@ -95,10 +95,8 @@ class KmsTrust:
 
     def _write(self, known: dict[str, str]) -> None:
         assert self.remembered is not None
-        temporary = self.remembered.with_name(f".{self.remembered.name}.{os.getpid()}")
         try:
             self.remembered.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary.write_text(json.dumps(known, indent=1) + "\n")
-            temporary.replace(self.remembered)
+            write_whole(self.remembered, json.dumps(known, indent=1) + "\n")
         except OSError as exc:
             raise DeployError(f"{self.remembered}: {exc.strerror}") from exc

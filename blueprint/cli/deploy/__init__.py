@@ -3,6 +3,10 @@
 import click
 
 from blueprint.cli.deploy import request
+from blueprint.cli.deploy.engine import engine
+from blueprint.cli.deploy.manifest import manifest
+from blueprint.cli.deploy.seal import key, seal
+from blueprint.cli.deploy.up import plan, prepare, up
 
 __all__ = ["command"]
 
@@ -12,4 +16,5 @@ def command() -> None:
     """Group the commands about deployments."""
 
 
-command.add_command(request.command)
+for each in (up, plan, manifest, prepare, seal, key, engine, request.command):
+    command.add_command(each)

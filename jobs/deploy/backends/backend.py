@@ -229,6 +229,13 @@ class Machines(Protocol):
 class Scaling(Protocol):
     """Changes how much of a machine there is."""
 
+    async def price(self, placement: Placement) -> str:
+        """Return what a machine of this size costs, e.g. ``0.06 USD/h``; empty where the place does not tell.
+
+        Raises:
+            DeployError: the place does not offer this size.
+        """
+
     async def resize(self, machine: Machine, placement: Placement) -> None:
         """Give a machine other resources; the members that are None stay."""
 

@@ -226,6 +226,10 @@ class _Scaling:
     def __init__(self, client: CloudClient) -> None:
         self._client = client
 
+    async def price(self, placement: Placement) -> str:
+        sizes = await _offered_sizes(self._client, placement.instance_type)
+        return price_of(placement.instance_type, sizes)
+
     async def resize(self, machine: Machine, placement: Placement) -> None:
         body: dict[str, JsonValue] = {**resources_of(placement), "allow_restart": True}
         await self._client.patch(machine.id, "resources", body)

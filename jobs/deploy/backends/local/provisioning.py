@@ -115,7 +115,6 @@ class LocalProvisioning(Provisioning):
             public_key=public_key(self._place, app_id) if content.get("kms_enabled") is True else None,
             os_image_hash=hashlib.sha256(platform.measurement("mrtd")).digest(),
             instance_type=placement.instance_type,
-            price="nothing",
         )
 
     def _existing(self, provision: Provision, workload: Workload) -> Record | None:
@@ -145,6 +144,11 @@ class LocalScaling(Scaling):
 
     def __init__(self, place: Place) -> None:
         self._place = place
+
+    @override
+    async def price(self, placement: Placement) -> str:
+        """Return nothing: this machine is paid for."""
+        return ""
 
     @override
     async def resize(self, machine: Machine, placement: Placement) -> None:
