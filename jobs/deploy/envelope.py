@@ -106,7 +106,7 @@ class SealingRequest:
         )
         stated_at = self.timestamp_s
         if stated_at is not None:
-            # Its age was judged when the place stated it; since then it was on its way to who has the secrets.
+            # Its age was judged when it was stated; since then it was on its way to who has the secrets.
             trust = replace(trust, now_s=lambda: float(stated_at))
         key = trust.verify(self.app_id, stated)
         return Envelope(
