@@ -60,7 +60,7 @@ def scratch_folder() -> Iterator[Path]:
         try:
             yield Path(folder)
         finally:
-            subprocess.run(["umount", "--recursive", folder], check=True)
+            subprocess.run(["umount", "--lazy", folder], check=True)  # with all below it, at once
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:

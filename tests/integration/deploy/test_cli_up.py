@@ -10,7 +10,7 @@ from blueprint.cli.exits import ExitCode
 from blueprint.testing.cloud import FakeCloud
 from jobs.deploy.backends.local.private_engine import PrivateEngine
 from tests.support.deploy_cli import PROJECT, Operator
-from tests.support.docker import IMAGE
+from tests.support.docker import IMAGE, local
 
 SECRET = 'planted "secret" \u00e9'
 COMPOSE = """services:
@@ -233,7 +233,8 @@ async def test_the_example_is_deployed_and_verified_on_a_real_engine(
     example = str(PROJECT / "examples" / "compose" / "hello")
     refused = await operator.run("up", example)
     assert (refused.code, "--trust-development-root" in refused.stderr) == (ExitCode.USAGE, True)
-    ran = await operator.run("up", example, "--trust-development-root", "--json")
+    async with local(tmp_path / "state" / "local", engine.socket):
+        ran = await operator.run("up", example, "--trust-development-root", "--json")
     assert ran.code == 0, ran.stderr
     assert ran.json["stage"] == "verified"
     assert "freshness: the quote carries our nonce" in ran.json["checks"]
