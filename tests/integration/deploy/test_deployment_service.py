@@ -102,7 +102,7 @@ async def test_an_application_is_created_proved_and_recorded(cloud: FakeCloud, t
 
 
 async def test_what_stands_still_is_started_when_it_is_wanted_up(cloud: FakeCloud, tmp_path: Path) -> None:
-    """A machine that was stopped, or did not boot, is started by the same command, and is the same machine."""
+    """A machine that was stopped, or did not boot, is started by the same command and stays the same one."""
     async with service_at(cloud, tmp_path) as service:
         first = await service.up(wanted(), GREETING)
         await service.backend.machines.act((await service.machine("web-app"))[1], Action.SHUTDOWN)
