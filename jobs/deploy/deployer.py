@@ -127,6 +127,7 @@ def evidence_document(attestation: Attestation) -> bytes:
         "app_compose": evidence.app_compose.decode("utf-8", "replace"),
         "certificate": evidence.certificate.hex(),
         "nonce": evidence.nonce.hex(),
+        "collateral": evidence.collateral,
         "root": attestation.verified.root,
         "attestation_digest": attestation.digest.hex(),
     }
