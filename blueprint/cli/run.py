@@ -18,6 +18,8 @@ from blueprint.chain.signer import Signer
 from blueprint.chain.submitter import Submitter, SubmitterPolicy
 from blueprint.chain.wire import to_hex
 from blueprint.cli.account import load_signer
+from blueprint.cli.deploy.offer import Offer, offered, opened_offer
+from blueprint.cli.deploy.place import VERIFY_SETTINGS
 from blueprint.cli.link import Link, connected
 from blueprint.cli.sandboxes import SANDBOX_SETTINGS, bounds_of, opened_sandbox
 from blueprint.cli.services import bind_services, read_schemas
@@ -31,6 +33,7 @@ from blueprint.loader import load_router
 from blueprint.node import Node, NodePolicy
 from blueprint.router import Router
 from blueprint.store.journal import Journal
+from blueprint.types import Address
 from jobs import build_router
 from sandbox.scheduler import Scheduler
 
@@ -39,9 +42,10 @@ __all__ = ["command"]
 _SETTINGS = (
     "rpc_url", "rpc_timeout_s", "chain_id", "contract", "service_ids", "start_block", "confirmations",
     "poll_interval_s", "max_fee_gwei", "keystore", "keystore_password_file", "private_key_file",
-    "state_dir", "trees_dir", "router", "inputs_max_bytes", "grace_s",
+    "trees_dir", "router", "inputs_max_bytes", "grace_s",
     "max_concurrent", "max_waiting", "languages", *SANDBOX_SETTINGS,
     "http_host", "http_port", "http_allowed_hosts", "outputs_max_bytes", "outputs_item_max_bytes",
+    *VERIFY_SETTINGS,
     "log_level", "log_format",
 )  # fmt: skip
 _GWEI = 10**9
@@ -62,14 +66,17 @@ class _Work:
     facts: dict[str, Any]
     scheduler: Scheduler | None = None
     """What admits executions; None where the jobs are not ours."""
+    offer: Offer | None = None
+    """What is deployed for callers; None for nothing."""
 
 
 async def _run(session: Session) -> int:
+    offered(session)
     signer = load_signer(session)
     outputs = _open_outputs(session)
     async with StopSignals() as stop, connected(session) as link:
         schemas = await read_schemas(link, session.settings.service_ids, signer.address)
-        async with _opened_work(session, outputs) as work:
+        async with _opened_work(session, outputs, signer.address) as work:
             limit = session.settings.inputs_max_bytes
             handler = bind_services(work.router, schemas, max_inputs_bytes=limit)
             journal = Journal(
@@ -79,7 +86,7 @@ async def _run(session: Session) -> int:
                 policy = _policy(session.settings.grace_s, work.scheduler)
                 node = _build_node(session, link, signer, journal, handler, policy=policy)
                 facts = _facts(link, signer, session) | work.facts
-                await _serve(session, node, outputs, stop, scheduler=work.scheduler, facts=facts)
+                await _serve(session, node, outputs, stop, work=work, facts=facts)
     return stop.exit_code
 
 
@@ -99,13 +106,16 @@ def _open_outputs(session: Session) -> OutputStore:
 
 
 @asynccontextmanager
-async def _opened_work(session: Session, outputs: OutputStore) -> AsyncIterator[_Work]:
+async def _opened_work(session: Session, outputs: OutputStore, operator: Address) -> AsyncIterator[_Work]:
     """Hand out the router: the built-in jobs over an executor, or the user's own."""
     settings = session.settings
     if settings.router != "jobs":
         yield _Work(router=load_router(settings.router), facts={"router": settings.router})
         return
-    async with opened_sandbox(session) as sandbox:
+    async with (
+        opened_sandbox(session) as sandbox,
+        opened_offer(session, operator=operator, evidence=outputs) as offer,
+    ):
         facts = {
             "router": "jobs",
             "backend": sandbox.guarantees.backend,
@@ -115,9 +125,15 @@ async def _opened_work(session: Session, outputs: OutputStore) -> AsyncIterator[
                 {"language": runtime.language, "version": runtime.version}
                 for runtime in sandbox.executor.runtimes()
             ],
+            "deployments": None if offer is None else {"place": offer.place},
         }
-        router = build_router(sandbox.executor, outputs, limits=bounds_of(settings).run)
-        yield _Work(router=router, facts=facts, scheduler=sandbox.scheduler)
+        router = build_router(
+            sandbox.executor,
+            outputs,
+            limits=bounds_of(settings).run,
+            deploys=None if offer is None else offer.job,
+        )
+        yield _Work(router=router, facts=facts, scheduler=sandbox.scheduler, offer=offer)
 
 
 def _policy(grace_s: float, scheduler: Scheduler | None) -> NodePolicy:
@@ -165,20 +181,22 @@ async def _serve(
     outputs: OutputStore,
     stop: StopSignals,
     *,
-    scheduler: Scheduler | None,
+    work: _Work,
     facts: dict[str, Any],
 ) -> None:
-    settings = session.settings
+    settings, scheduler = session.settings, work.scheduler
     server = HttpServer(
         host=settings.http_host,
         port=settings.http_port,
-        readiness=lambda: _readiness(node, scheduler),
+        readiness=lambda: _readiness(node, work),
         outputs=outputs,
         allowed_hosts=settings.http_allowed_hosts,
     )
     async with server, asyncio.TaskGroup() as group:
         running = group.create_task(node.run(), name="node")
-        stopping = group.create_task(_stop_on_signal(stop, node, scheduler, settings.grace_s), name="signals")
+        beside = [group.create_task(_stop_on_signal(stop, node, scheduler, settings.grace_s), name="signals")]
+        if work.offer is not None:
+            beside.append(group.create_task(work.offer.keep_house(), name="house-keeping"))
         if settings.start_block is None:  # else the place may lie in the future
             placed = group.create_task(node.wait_placed(), name="place")
             await asyncio.wait((running, placed), return_when=asyncio.FIRST_COMPLETED)
@@ -186,7 +204,8 @@ async def _serve(
         session.emit({**facts, "url": server.url}, f"node at {server.url}")
         session.suggest(f"blueprint status --url {server.url}")
         await running
-        stopping.cancel()
+        for task in beside:
+            task.cancel()
 
 
 async def _stop_on_signal(stop: StopSignals, node: Node, scheduler: Scheduler | None, grace_s: float) -> None:
@@ -197,7 +216,7 @@ async def _stop_on_signal(stop: StopSignals, node: Node, scheduler: Scheduler | 
         await scheduler.drain(grace_s)
 
 
-async def _readiness(node: Node, scheduler: Scheduler | None) -> Readiness:
+async def _readiness(node: Node, work: _Work) -> Readiness:
     is_ready = await node.is_ready()
     health = node.health()
     reason = ""
@@ -218,7 +237,8 @@ async def _readiness(node: Node, scheduler: Scheduler | None) -> Readiness:
             "running": health.running,
             "in_flight": health.in_flight,
             "calls": {state.value: count for state, count in health.calls.items()},
-            "executions": None if scheduler is None else asdict(scheduler.load),
+            "executions": None if work.scheduler is None else asdict(work.scheduler.load),
+            "deployments": None if work.offer is None else work.offer.load(),
         },
     )
 

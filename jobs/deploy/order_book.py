@@ -135,6 +135,14 @@ class OrderBook:
             (number,) = db.execute(query, (caller, beside, self._clock())).fetchone()
         return int(number)
 
+    def counts(self) -> dict[EntryState, int]:
+        """Say how many entries there are in each state that has any, those that ended aside."""
+        with self._database.reading() as db:
+            rows = db.execute(
+                "SELECT state, count(*) FROM entries WHERE state != 'ended' GROUP BY state ORDER BY state"
+            ).fetchall()
+        return {EntryState(state): number for state, number in rows}
+
     def open(self, key: str, call: JobCall) -> None:
         """Note that a call's preparation begins, or begins again."""
         names = self._names(call, call.key.call_id)

@@ -5,7 +5,7 @@ has asked for that by name.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,11 @@ def private_engine(session: Session) -> PrivateEngine:
 
 @asynccontextmanager
 async def opened_service(
-    session: Session, place: str, *, is_verifying: bool = False
+    session: Session,
+    place: str,
+    *,
+    is_verifying: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> AsyncIterator[DockerDeploymentService]:
     """Open a place, and close it at the end; machines go on.
 
@@ -79,6 +83,7 @@ async def opened_service(
         session: its settings say how to reach the place and what to believe.
         place: its name.
         is_verifying: whether an attestation is going to be verified.
+        say: told of each step, and of KMS keys that are believed from now on; the terminal if None.
 
     Raises:
         ConfigError: a setting is missing; or the place's root is for development and not trusted.
@@ -105,9 +110,9 @@ async def opened_service(
         yield DockerDeploymentService(
             backend,
             record_store(session),
-            kms_trust(session, pinned=pinned),
+            kms_trust(session, pinned=pinned, announce=say),
             _verifier(session, root),
-            say=session.say,
+            say=say or session.say,
             ready_timeout_s=settings.ready_timeout_s,
         )
     finally:

@@ -17,19 +17,24 @@ SEAL_SETTINGS: Final = ("state_dir", "kms_key")
 
 
 def kms_trust(
-    session: Session, *, pinned: tuple[bytes, ...] = (), now_s: Callable[[], float] = time.time
+    session: Session,
+    *,
+    pinned: tuple[bytes, ...] = (),
+    announce: Callable[[str], None] | None = None,
+    now_s: Callable[[], float] = time.time,
 ) -> KmsTrust:
     """Return what decides about keys to seal to.
 
     Args:
         session: its settings name keys, or none.
         pinned: a place's own, used where none is named.
+        announce: told of the first key that is seen; the terminal if None.
         now_s: seconds since 1970.
     """
     named = tuple(bytes.fromhex(key) for key in session.settings.kms_key)
     return KmsTrust(
         pinned=named or pinned,
         remembered=session.state_dir / "kms-keys.json",
-        announce=lambda text: session.say(text, "yellow"),
+        announce=announce or (lambda text: session.say(text, "yellow")),
         now_s=now_s,
     )
