@@ -1,6 +1,7 @@
 """What every `Deployer` must do; a test class for each one derives from `DeployerConformance`."""
 
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
@@ -69,6 +70,8 @@ class DeployerConformance:
             app_id=bytes.fromhex(prepared.app_id),
             public_key=prepared.public_key.key,
             signature=prepared.public_key.signature,
+            timestamp_s=prepared.public_key.timestamp_s,
+            now_s=int(time.time()),
             pinned_keys=self.pinned_keys(),
         )
         assert await self.machines() == 0

@@ -1,15 +1,21 @@
-"""Orders from the chain, carried out by the real service against the fake cloud."""
+"""Orders from the chain, carried out by the real service: against the fake cloud, and on a real engine."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from blueprint.tee.policy import AttestationPolicy
+from blueprint.tee.simulator.platform import MockPlatform
 from blueprint.testing.cloud import FakeCloud, Fault
 from jobs.deploy.attestation import Verifier
+from jobs.deploy.backends.backend import Backend
+from jobs.deploy.backends.local import LocalBackend
+from jobs.deploy.backends.local.engine import Engine
+from jobs.deploy.backends.local.private_engine import PrivateEngine
+from jobs.deploy.backends.local.state import StateFolder
 from jobs.deploy.compose.findings import Allowance
 from jobs.deploy.deployer import ServiceDeployer
 from jobs.deploy.errors import NoCapacityError
@@ -19,10 +25,35 @@ from jobs.deploy.service import DockerDeploymentService
 from jobs.deploy.trust import KmsTrust
 from tests.support.cloud_world import backend_of
 from tests.support.deployer_conformance import DeployerConformance
+from tests.support.docker import compose, local
 
 
-class TestServiceDeployer(DeployerConformance):
-    """The suite, on what a node offers."""
+@asynccontextmanager
+async def opened(
+    backend: Backend, folder: Path, pinned: Sequence[bytes], platform: MockPlatform
+) -> AsyncIterator[Deployer]:
+    """Open the deployer as a node has it: nothing is kept but the files."""
+
+    async def collateral(quote: bytes) -> str:
+        del quote
+        return platform.collateral(int(time.time()))
+
+    service = DockerDeploymentService(
+        backend,
+        RecordStore(folder / "deployments"),
+        KmsTrust(pinned=pinned),
+        Verifier(policy=AttestationPolicy(development_root=platform.root_ca), collateral=collateral),
+        look_s=0.02,
+        ready_timeout_s=20.0,
+    )
+    try:
+        yield ServiceDeployer(service, allow=[Allowance.TAG])
+    finally:
+        await backend.aclose()
+
+
+class TestOnTheFakeCloud(DeployerConformance):
+    """The suite, on what a node offers with the cloud."""
 
     @pytest.fixture(autouse=True)
     async def _cloud(self, tmp_path: Path) -> AsyncIterator[None]:
@@ -32,24 +63,9 @@ class TestServiceDeployer(DeployerConformance):
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Deployer]:
-        async def collateral(quote: bytes) -> str:
-            del quote
-            return self.cloud.platform.collateral(int(time.time()))
-
-        backend = backend_of(self.cloud)
-        policy = AttestationPolicy(development_root=self.cloud.platform.root_ca)
-        service = DockerDeploymentService(
-            backend,
-            RecordStore(self.folder),
-            KmsTrust(pinned=self.pinned_keys()),
-            Verifier(policy=policy, collateral=collateral),
-            look_s=0.02,
-            ready_timeout_s=5.0,
-        )
-        try:
-            yield ServiceDeployer(service, allow=[Allowance.TAG])
-        finally:
-            await backend.aclose()
+        platform = self.cloud.platform
+        async with opened(backend_of(self.cloud), self.folder, self.pinned_keys(), platform) as deployer:
+            yield deployer
 
     def pinned_keys(self) -> list[bytes]:
         return [self.cloud.kms.root_public_key]
@@ -70,3 +86,31 @@ class TestServiceDeployer(DeployerConformance):
         self.cloud.fail("POST", "/cvms/provision", Fault(status=400, code="ERR-02-002"), times=1)
         with pytest.raises(NoCapacityError):
             await deployer.prepare(self.order())
+
+
+@pytest.mark.docker
+@pytest.mark.root
+class TestOnARealEngine(DeployerConformance):
+    """The suite, on what a node offers with the local place: real containers, counted on their engine."""
+
+    compose = compose("exec sleep 600", "environment: ['TOKEN=${TOKEN}']")
+
+    @pytest.fixture(autouse=True)
+    async def _place(self, engine: PrivateEngine, tmp_path: Path) -> AsyncIterator[None]:
+        self.folder, self.socket = tmp_path, engine.socket
+        async with local(tmp_path / "state", engine.socket) as self.place:
+            yield
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Deployer]:
+        backend = LocalBackend(state_dir=self.folder / "state", engine=self.socket)
+        platform = StateFolder(self.folder / "state").platform()
+        async with opened(backend, self.folder, self.pinned_keys(), platform) as deployer:
+            yield deployer
+
+    def pinned_keys(self) -> list[bytes]:
+        return [self.place.kms_key]
+
+    async def machines(self) -> int:
+        async with Engine(self.socket) as engine:
+            return len(await engine.projects("cvm-"))
