@@ -230,7 +230,8 @@ class Node:
                 continue
 
     async def _run_call(self, call: JobCall) -> None:
-        """Run the handler and record what comes of it."""
+        """Run the handler and record what comes of it; whatever is logged on the way names the call."""
+        structlog.contextvars.bind_contextvars(service_id=call.key.service_id, call_id=call.key.call_id)
         try:
             output = await self._run_handler(call)
             if output is not None and await self._journal.record_output(call, output):

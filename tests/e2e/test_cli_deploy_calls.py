@@ -208,11 +208,11 @@ def test_a_call_deploys_an_application_that_anybody_can_verify(world: World) -> 
     """Prepared, sealed, committed, proved: the answer names it, and its evidence verifies once more."""
     assert world.said["deployments"] == {"place": "local"}
     assert world.ready()["deployments"] == {"place": "local", "applications": {}}
-    prepared = world.prepare(PLAIN, "first-app")["answer"]
+    prepared = world.prepare(PLAIN, "first-app")
     assert world.ready()["deployments"]["applications"] == {"prepared": 1}
     answer = world.answer_of(world.commit("first-app"))["answer"]
-    assert (answer["status"], answer["app_id"]) == ("success", prepared["app_id"])
-    assert answer["compose_hash"] == prepared["compose_hash"]
+    assert (answer["status"], answer["app_id"]) == ("success", prepared["answer"]["app_id"])
+    assert answer["compose_hash"] == prepared["answer"]["compose_hash"]
     assert len(answer["instance_id"]) == 40
     assert answer["endpoint"].startswith("http://127.0.0.1:")
     until(lambda: any(world.engine_holds().values()))
@@ -237,6 +237,9 @@ def test_a_call_deploys_an_application_that_anybody_can_verify(world: World) -> 
     world.remove("first-app")
     assert (world.engine_holds(), world.place.records()) == ({}, ())
     assert world.ready()["deployments"]["applications"] == {}
+    lines = [json.loads(line) for line in (world.folder / "run.log").read_text().splitlines()]
+    steps = {line["step"]: line["call_id"] for line in lines if line["event"] == "deployment_advanced"}
+    assert steps["verifying the attestation"] == prepared["call_id"] + 1
 
 
 def test_a_node_killed_before_its_answer_deploys_once_and_answers_once(world: World) -> None:

@@ -67,7 +67,8 @@ def offered(session: Session) -> OfferSetting | None:
     """Return what is to be deployed for callers, None for nothing, once it is found to make sense.
 
     Raises:
-        ConfigError: there is no place, or the router is not the one that has the job.
+        ConfigError: there is no place; or the router is not the one that has the job; or a part of the table
+            names something that there is none of.
     """
     settings = session.settings
     if settings.deploy is None:
@@ -82,6 +83,8 @@ def offered(session: Session) -> OfferSetting | None:
             'deploy: no place to deploy callers\' applications to: set place = "phala" (the cloud; it wants '
             'an API key) or "local" (a Docker engine here)'
         )
+    policy_of(settings.deploy)
+    _shelf(settings.deploy.compose_dir)
     return settings.deploy
 
 
