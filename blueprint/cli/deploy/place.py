@@ -123,7 +123,9 @@ def _cloud(session: Session) -> CloudClient:
     settings = session.settings
     key = settings.cloud_api_key
     if key is None and settings.cloud_api_key_file is not None:
-        key = SecretStr(read_secret_file(settings.cloud_api_key_file))
+        text = read_secret_file(settings.cloud_api_key_file).partition("\n")[0].strip()
+        session.redactor.add(text)
+        key = SecretStr(text)
     if key is None:
         raise ConfigError(
             "the cloud wants an API key: give --cloud-api-key-file FILE or BLUEPRINT_CLOUD_API_KEY"
