@@ -13,6 +13,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from blueprint.cli.deploy.prerequisites import place_findings
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.link import connected
 from blueprint.cli.outcome import size_text
@@ -35,6 +36,9 @@ _SETTINGS = (
     "contract",
     "keystore",
     "private_key_file",
+    "place",
+    "cloud_api_key_file",
+    "trust_development_root",
 )
 _TREE_ROOM_BYTES: Final = 6 * 1024**3
 _LEAST_ROOM_BYTES: Final = 1024**3
@@ -80,7 +84,7 @@ def command(session: Session, *, verify_trees: bool) -> int:
 
 async def _examine(session: Session) -> tuple[list[Finding], list[Finding]]:
     own = await asyncio.to_thread(own_findings, session)
-    return [*own, await _chain(session)], await check()
+    return [*own, *await place_findings(session), await _chain(session)], await check()
 
 
 def own_findings(session: Session) -> list[Finding]:

@@ -35,7 +35,10 @@ def _offer(session: Session) -> Finding:
         offered(session)
     except ConfigError as error:
         return Finding(
-            name="deployments", level=Level.MISSING, detail=str(error), fix="see docs/how-to/deploy-for-callers.md"
+            name="deployments",
+            level=Level.MISSING,
+            detail=str(error),
+            fix="see docs/how-to/deploy-for-callers.md",
         )
     return Finding(
         name="deployments", level=Level.OK, detail=f"offered to callers, at {session.settings.place}"
@@ -59,9 +62,7 @@ def _compose() -> Finding:
     try:
         return Finding(name="docker compose", level=Level.OK, detail=str(find_compose()))
     except DeployError as error:
-        return Finding(
-            name="docker compose", level=Level.MISSING, detail="not installed", fix=error.advice
-        )
+        return Finding(name="docker compose", level=Level.MISSING, detail="not installed", fix=error.advice)
 
 
 def _root(session: Session) -> list[Finding]:
@@ -72,7 +73,7 @@ def _root(session: Session) -> list[Finding]:
         Finding(
             name="attestation",
             level=Level.WEAK,
-            detail="the local place's platform is simulated, and its root is not trusted: nothing is verified",
+            detail="its platform is simulated, and its development root is not trusted: nothing is verified",
             fix=fix,
         )
     ]
