@@ -241,3 +241,14 @@ async def test_the_example_is_deployed_and_verified_on_a_real_engine(
     record = json.loads((tmp_path / "state" / "deployments" / "hello.json").read_text())
     assert hashlib.sha256(record["app_compose"].encode()).hexdigest() == ran.json["compose_hash"]
     assert IMAGE in record["app_compose"]
+
+
+async def test_the_api_key_is_the_first_line_of_its_file(operator: Operator, cloud: FakeCloud) -> None:
+    """A file that ends in a new line, as editors leave it, is a key all the same."""
+    key = operator.write("key", f"{cloud.api_key} \nnot of the key\n")
+    key.chmod(0o600)
+    del operator.settings["BLUEPRINT_CLOUD_API_KEY"]
+    ran = await operator.run(
+        "plan", "web-app", "--env-file", "vars", "--cloud-api-key-file", str(key), "--json"
+    )
+    assert (ran.code, ran.json["is_new"]) == (0, True), ran.stderr
