@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,13 +27,8 @@ from tests.support.docker import IMAGE, PROJECT, engine_of_ours, local
 OPERATOR, CALLER = 1, 2
 SECRET = "planted secret \u00e9 $HOME"
 WAIT_S = 40.0
-POLICY = """
-[deploy]
-callers = ["{caller}"]
-images = ["tee-job-node/*:*"]
-allow = ["tag", "host-mount"]
-max_deployments = 2
-"""
+PAGE = (PROJECT / "docs/how-to/deploy-for-callers.md").read_text()
+"""What it tells operators to write, and callers to run, is what these tests use."""
 PLAIN = f"""\
 services:
   app:
@@ -53,6 +49,12 @@ GATED = (
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.slow]
 
 
+def block(kind: str) -> str:
+    """Return what stands in the only block of a kind on the page."""
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
 class World:
     """A chain, a node with a place to deploy to, and a caller; each a process of its own."""
 
@@ -62,7 +64,10 @@ class World:
         self.facts = self._read(self.chain)
         where = ["--rpc-url", self.facts["ws_url"], "--contract", self.facts["contract"]]
         self.where = [*where, "--service-ids", "0"]
-        (folder / "blueprint.toml").write_text(POLICY.format(caller=self.facts["caller"]))
+        table, mounts = block("toml"), ('allow = ["tag"]', 'allow = ["tag", "host-mount"]')
+        assert mounts[0] in table
+        (folder / "blueprint.toml").write_text(table.replace(*mounts))
+        (folder / "examples").symlink_to(PROJECT / "examples")
         (folder / "vars").write_text(f"TOKEN='{SECRET}'\n")
         self.start_node()
         self.place = StateFolder(self.state / "local")
@@ -71,7 +76,6 @@ class World:
         """Start the node and wait until it serves; what it says of itself is kept."""
         self.node = self._start(
             *("run", *self.where, "--tree", "host", "--state-dir", str(self.state), "--http-port", "0"),
-            *("--place", "local", "--trust-development-root"),
             key=OPERATOR,
         )
         self.said = self._read(self.node)
@@ -158,15 +162,17 @@ class World:
 
         return asyncio.run(look())
 
+    def environment(self, key: int | None) -> dict[str, str]:
+        """Return what a process is started with: an account's key, and the engine."""
+        kept = {n: v for n, v in os.environ.items() if not n.startswith("BLUEPRINT_")}
+        secret = {} if key is None else {"BLUEPRINT_PRIVATE_KEY": self.facts["accounts"][key]["private_key"]}
+        return kept | {"PYTHONPATH": str(PROJECT), "DOCKER_HOST": f"unix://{self.engine}"} | secret
+
     def _start(self, *arguments: str, key: int | None = None, log: str = "") -> subprocess.Popen[str]:
-        environment = {n: v for n, v in os.environ.items() if not n.startswith("BLUEPRINT_")}
-        environment |= {"PYTHONPATH": str(PROJECT), "DOCKER_HOST": f"unix://{self.engine}"}
-        if key is not None:
-            environment["BLUEPRINT_PRIVATE_KEY"] = self.facts["accounts"][key]["private_key"]
         with (self.folder / (log or f"{arguments[0]}.log")).open("a") as file:
             return subprocess.Popen(
-                [sys.executable, "-m", "blueprint", *arguments, "--json"], cwd=self.folder, env=environment,
-                stdout=subprocess.PIPE, stderr=file, text=True,
+                [sys.executable, "-m", "blueprint", *arguments, "--json"], cwd=self.folder,
+                env=self.environment(key), stdout=subprocess.PIPE, stderr=file, text=True,
             )  # fmt: skip
 
     @staticmethod
@@ -270,5 +276,23 @@ def test_what_the_table_does_not_name_is_refused(world: World) -> None:
     process = world.request("prepare", "other-app.yml", "--name", "other-app")
     told = json.loads(process.communicate(timeout=WAIT_S)[0])
     assert (process.returncode, told["answer"]["status"]) == (6, "rejected")
-    assert "not among those that are allowed: tee-job-node/*:*" in told["answer"]["error_message"]
+    assert "not among those that are allowed: tee-job-node/hello:1" in told["answer"]["error_message"]
     assert world.place.records() == ()
+
+
+def test_what_the_page_tells_callers_to_run_runs(world: World) -> None:
+    """Prepared, committed and removed by the page's own commands, on the node of the page's own table."""
+    where = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "BLUEPRINT_RPC_URL": world.facts["ws_url"],
+        "BLUEPRINT_CONTRACT": world.facts["contract"],
+        "BLUEPRINT_STATE_DIR": str(world.folder / "reader"),
+    }
+    ran = subprocess.run(
+        ["sh", "-e", "-c", block("sh caller")], cwd=world.folder, env=world.environment(CALLER) | where,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("status: success") == 3
+    assert "attestation_digest: " in ran.stdout
+    assert (world.engine_holds(), world.place.records()) == ({}, ())
