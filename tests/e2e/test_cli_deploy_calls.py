@@ -76,27 +76,20 @@ class World:
         """Start the node and wait until it serves; what it says of itself is kept."""
         self.node = self._start(
             *("run", *self.where, "--tree", "host", "--state-dir", str(self.state), "--http-port", "0"),
+            *("--grace-s", "1"),
             key=OPERATOR,
         )
         self.said = self._read(self.node)
         self.url: str = self.said["url"]
 
-    def kill_node(self) -> None:
-        """End the node as a power cut does."""
-        self.node.kill()
-        self.node.wait()
-        assert self.node.stdout is not None
-        self.node.stdout.close()
-
-    def close(self) -> list[int]:
-        """Stop node and chain; returns their exit codes."""
-        codes = []
-        for process in (self.node, self.chain):
-            process.send_signal(signal.SIGTERM)
-            codes.append(process.wait(timeout=40))
-            assert process.stdout is not None
-            process.stdout.close()
-        return codes
+    @staticmethod
+    def end(process: subprocess.Popen[str], number: signal.Signals) -> int:
+        """End a process by a signal; returns its exit code."""
+        process.send_signal(number)
+        code = process.wait(timeout=40)
+        assert process.stdout is not None
+        process.stdout.close()
+        return code
 
     def request(self, action: str, *arguments: str) -> subprocess.Popen[str]:
         """Start ``blueprint deploy request`` as the caller."""
@@ -189,7 +182,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         folder = tmp_path_factory.mktemp("world")
         made = World(folder, engine.socket)
         yield made
-        codes = made.close()
+        codes = [made.end(process, signal.SIGTERM) for process in (made.node, made.chain)]
         asyncio.run(nothing_is_left(folder / "state" / "local", engine.socket))
         assert codes == [0, 0]
         for file in (*folder.glob("*.log"), *folder.glob("*.ticket.json"), *folder.glob("state/**/*.json")):
@@ -248,12 +241,16 @@ def test_a_call_deploys_an_application_that_anybody_can_verify(world: World) -> 
     assert steps["verifying the attestation"] == prepared["call_id"] + 1
 
 
-def test_a_node_killed_before_its_answer_deploys_once_and_answers_once(world: World) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_a_node_that_ends_before_its_answer_deploys_once_and_answers_once(
+    world: World, number: signal.Signals
+) -> None:
     """Its successor waits for the machine that is already there; removed, nothing of it is left."""
-    prepared = world.prepare(GATED, "gated-app")
-    committing = world.commit("gated-app")
+    name = f"gated-{number.name.lower()}"
+    prepared = world.prepare(GATED, name)
+    committing = world.commit(name)
     until(lambda: any(world.engine_holds().values()))
-    world.kill_node()
+    assert world.end(world.node, number) == (0 if number == signal.SIGTERM else -number)
     world.start_node()
     (machine,) = world.place.records()
     until(lambda: world.ready()["deployments"]["applications"] == {"committing": 1})
@@ -265,7 +262,7 @@ def test_a_node_killed_before_its_answer_deploys_once_and_answers_once(world: Wo
     assert list(world.engine_holds().values()) == [f"<{SECRET}> <>\n"]
     answered = world.answered(since=prepared["block_number"])
     assert answered == [prepared["call_id"], committed["call_id"]]
-    world.remove("gated-app")
+    world.remove(name)
     assert (world.engine_holds(), world.place.records()) == ({}, ())
     assert list((world.state / "deployments").glob("*.json")) == []
 

@@ -4,6 +4,7 @@ Invariant: a node that offers deployments has a place, a policy and a memory for
 what is wrong with one of them is said at its start.
 """
 
+import asyncio
 import difflib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,9 +19,11 @@ from blueprint.cli.session import Session
 from blueprint.errors import ConfigError, JournalError
 from blueprint.settings_deployment import OfferSetting
 from blueprint.types import Address
-from jobs.deploy.backends.backend import Placement
+from jobs.deploy.backends.backend import Backend, Placement
+from jobs.deploy.cloud.errors import ForbiddenError, UnauthorizedError
 from jobs.deploy.compose.findings import Allowance
 from jobs.deploy.deployer import ServiceDeployer
+from jobs.deploy.errors import DeployError
 from jobs.deploy.handler import DeployJob, DeployTerms, EvidenceStore
 from jobs.deploy.order_book import OrderBook
 from jobs.deploy.policy import DeployPolicy
@@ -32,6 +35,8 @@ _SETTLING_S = 1200.0
 """What an attempt may take beside the wait for healthy containers: the place's own steps."""
 _ANOTHER_S = 600.0
 """How much longer than for one attempt a call is left to the operator that it names."""
+_KNOCK_S = 20.0
+"""How long a node's start waits for the place: the node has other work too."""
 _log = structlog.get_logger(__name__)
 
 
@@ -100,8 +105,8 @@ async def opened_offer(
         evidence: keeps what was verified.
 
     Raises:
-        ConfigError: a setting is missing or makes no sense.
-        DeployError: the place cannot be reached.
+        ConfigError: a setting is missing or makes no sense, or the place does not accept the API key.
+        DeployError: there is no place on this machine.
         JournalError: another node has the memory of the orders, or it cannot be used.
     """
     setting = offered(session)
@@ -121,9 +126,26 @@ async def opened_offer(
                 find_compose=find_compose,
                 terms=terms,
             )
+            await _knock(service.backend)
             if policy.callers == frozenset() or not policy.images:
                 _log.warning("no_deployment_is_taken", reason="deploy.callers or deploy.images names nothing")
             yield Offer(place=place, job=job, book=book)
+
+
+async def _knock(backend: Backend) -> None:
+    """Ask the place something harmless: a key that it refuses is found now; what may pass is told.
+
+    Raises:
+        ConfigError: the place refuses the key.
+    """
+    try:
+        async with asyncio.timeout(_KNOCK_S):
+            await backend.machines.list()
+    except (UnauthorizedError, ForbiddenError) as exc:
+        raise ConfigError(f"deploy: {exc}") from exc
+    except (DeployError, TimeoutError) as exc:  # programs can be run all the same, and calls are retried
+        reason = str(exc) or f"no answer in {_KNOCK_S:g} s"
+        _log.warning("place_not_reached", place=backend.name, reason=reason)
 
 
 def policy_of(setting: OfferSetting) -> DeployPolicy:
