@@ -55,12 +55,14 @@ def run_apart(module: str) -> None:
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Yield a folder on a tmpfs, and take away what was mounted there meanwhile."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)  # with all below it, at once
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        # With all below it, at once. What is still mounted is never looked into: it may be a language tree.
+        subprocess.run(["umount", "--lazy", folder], check=True)
+        folder.rmdir()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:

@@ -57,6 +57,11 @@ class BlueprintError(Exception):
 
     retryable: ClassVar[bool] = False
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What it tells, several things one a line."""
+        return (str(self),)
+
 
 class ConfigError(BlueprintError):
     """A setting, flag or argument is wrong; the message names it and what is expected."""

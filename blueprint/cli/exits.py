@@ -8,7 +8,7 @@ from enum import IntEnum
 from blueprint.errors import AttestationError, BlueprintError, ConfigError, RegistrationError, RpcError
 from sandbox.errors import RequestError, SandboxError, SandboxUnavailableError
 
-__all__ = ["ExitCode", "JobFailedError", "exit_code_of", "first_cause", "one_line"]
+__all__ = ["ExitCode", "JobFailedError", "exit_code_of", "first_cause", "in_lines", "one_line"]
 
 
 class ExitCode(IntEnum):
@@ -54,6 +54,12 @@ def exit_code_of(error: BaseException) -> ExitCode:
         if isinstance(error, kind):
             return code
     return ExitCode.FAILURE
+
+
+def in_lines(error: BaseException) -> str:
+    """Return the error as people read it: like `one_line`, and a line for each of several things it tells."""
+    told = error.lines if isinstance(error, BlueprintError) else ()
+    return "\n  ".join(" ".join(line.split()) for line in told) if len(told) > 1 else one_line(error)
 
 
 def one_line(error: BaseException) -> str:

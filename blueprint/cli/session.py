@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blueprint import log
-from blueprint.cli.exits import exit_code_of, first_cause, one_line
+from blueprint.cli.exits import exit_code_of, first_cause, in_lines, one_line
 from blueprint.settings import Settings
 from blueprint.settings_sources import load_settings
 
@@ -170,7 +170,7 @@ def _report(error: Exception, redactor: log.Redactor, *, is_json: bool, is_debug
         print(json.dumps({"error": line, "exit_code": int(code)}))  # noqa: T201 - the data of a failed command
     with contextlib.suppress(BrokenPipeError):
         Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False).print(
-            Text(f"error: {line}", style="red")
+            Text(f"error: {printable(redactor.text(in_lines(cause)))}", style="red")
         )
     return code
 

@@ -20,7 +20,7 @@ from blueprint.tee.event_log import boot_events, parse_event_log, replay
 from blueprint.tee.policy import AttestationPolicy, KeyProvider
 from blueprint.tee.quote import ParsedQuote, parse_quote
 
-__all__ = ["Check", "VerifiedQuote", "attestation_digest", "verify_quote"]
+__all__ = ["Check", "VerifiedQuote", "attestation_digest", "configuration_id", "verify_quote"]
 
 _BUILT_HERE = object()
 _DIGEST_DOMAIN = b"tee-job-node attestation v1"
@@ -298,12 +298,17 @@ def _key_provider(evidence: _Evidence) -> str | None:
     return f"{provider.name} {provider.id}"
 
 
+def configuration_id(compose_hash: bytes) -> bytes:
+    """Return the MRCONFIGID, 48 bytes, of a machine that names its compose hash there."""
+    return _CONFIG_V1 + compose_hash + _CONFIG_PADDING
+
+
 def _configuration_id(evidence: _Evidence) -> str | None:
     """MRCONFIGID may name the compose hash too; where it does, the two must agree."""
     stated, measured = evidence.quote.mr_config_id, evidence.measured.get("compose-hash")
     if not stated.startswith(_CONFIG_V1):
         return None
-    if measured is None or stated != _CONFIG_V1 + measured + _CONFIG_PADDING:
+    if measured is None or stated != configuration_id(measured):
         raise PolicyViolationError(f"{stated.hex()} does not name the compose hash that the guest measured")
     return "names the compose hash"
 

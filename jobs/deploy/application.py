@@ -20,7 +20,14 @@ from jobs.deploy.errors import DeployError
 from jobs.deploy.manifest import Description, write_manifest
 from jobs.deploy.wanted import Wanted
 
-__all__ = ["DESCRIPTION", "Application", "ApplicationError", "read_application"]
+__all__ = [
+    "DESCRIPTION",
+    "Application",
+    "ApplicationError",
+    "Described",
+    "DescribedService",
+    "read_application",
+]
 
 DESCRIPTION = "deploy.toml"
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -38,7 +45,9 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-class _Service(_Table):
+class DescribedService(_Table):
+    """The table ``[service]``."""
+
     image: str
     command: list[str] = Field(default_factory=list)
     ports: list[str] = Field(default_factory=list)
@@ -55,10 +64,12 @@ class _Size(_Table):
     region: str = ""
 
 
-class _Description(_Table):
+class Described(_Table):
+    """A ``deploy.toml`` as it is written."""
+
     name: str = ""
     compose: str = ""
-    service: _Service | None = None
+    service: DescribedService | None = None
     env_file: str = ""
     variables: list[str] = Field(default_factory=list)
     allow: list[Annotated[Allowance, Field(strict=False)]] = Field(default_factory=list)
@@ -155,10 +166,10 @@ def _described(path: Path, folder: Path) -> Application:
     )
 
 
-def _parse(path: Path) -> _Description:
+def _parse(path: Path) -> Described:
     try:
         members: Mapping[str, Any] = tomllib.loads(_read(path))
-        return _Description.model_validate(members)
+        return Described.model_validate(members)
     except tomllib.TOMLDecodeError as exc:
         raise ApplicationError(f"{path}: {exc}") from exc
     except ValidationError as exc:
@@ -178,7 +189,7 @@ def _compose_file(path: Path, folder: Path, named: str) -> Path:
     return found
 
 
-def _manifest(service: _Service, names: list[str], path: Path) -> str:
+def _manifest(service: DescribedService, names: list[str], path: Path) -> str:
     try:
         return write_manifest(
             Description(

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from blueprint.foreign_json import JsonValue
+from blueprint.tee.event_log import Event
+from blueprint.tee.verify import configuration_id
 from jobs.deploy.app_compose import parse_app_compose
 from jobs.deploy.backends.backend import Placement
 from jobs.deploy.record import DeploymentRecord, Stage
@@ -38,6 +40,8 @@ class Plan:
     is_new: bool
     compose_hash: str
     """Of what is wanted, in hexadecimal digits: what its attestation must show."""
+    app_id: str = ""
+    """Empty until the place has given one."""
     old_compose_hash: str = ""
     compose_diff: str = ""
     """Unified, of compose text and script, with what is not printable escaped; empty where both stay."""
@@ -61,9 +65,19 @@ class Plan:
             or self.replaces_variables
         )
 
+    @property
+    def expected(self) -> dict[str, str]:
+        """What a quote must show, in hexadecimal digits; of boot events the digests in their first form."""
+        compose_hash = bytes.fromhex(self.compose_hash)
+        events = [Event(name="compose-hash", payload=compose_hash)]
+        if self.app_id:
+            events.append(Event(name="app-id", payload=bytes.fromhex(self.app_id)))
+        digests = {f"event {event.name}": event.digest.hex() for event in events}
+        return digests | {"MRCONFIGID, where it is set": configuration_id(compose_hash).hex()}
+
     def to_json(self) -> dict[str, object]:
         """Return the plan's members."""
-        return asdict(self) | {"is_noop": self.is_noop}
+        return asdict(self) | {"is_noop": self.is_noop, "expected": self.expected}
 
     def lines(self) -> Iterator[str]:
         """Yield the plan for people."""
@@ -75,6 +89,8 @@ class Plan:
             yield f"  compose hash {self.old_compose_hash} -> {self.compose_hash}"
         else:
             yield f"  compose hash {self.compose_hash}"
+        yield f"  app id {self.app_id or 'not known before it is prepared'}"
+        yield from (f"  expected {name}: {value}" for name, value in self.expected.items())
         for change in self.changes:
             yield f"  {change.name}: {change.before} -> {change.after}"
         for sign, names in (("+", self.added), ("-", self.removed), ("=", self.kept)):
@@ -110,6 +126,7 @@ def make_plan(
             place=place,
             is_new=True,
             compose_hash=new_hash,
+            app_id=record.app_id if record is not None else "",
             added=tuple(sorted(wanted.names)),
             changes=tuple(_resources(Placement(), wanted.placement)),
         )
@@ -121,6 +138,7 @@ def make_plan(
         place=place,
         is_new=False,
         compose_hash=new_hash,
+        app_id=record.app_id,
         old_compose_hash=record.compose_hash,
         compose_diff=_diff(before, after),
         changes=(

@@ -2,7 +2,8 @@
 
 A block marked ``console`` is run as it stands, from the project's folder: lines that start with ``$`` are
 commands, those below are what they must print on stdout; ``...`` stands for anything. One that is marked
-``console registry`` needs the package registries of this host.
+``console registry`` needs the package registries of this host, ``console docker`` a Docker engine with the
+image of the examples: it gets one of its own, and leaves nothing on it.
 """
 
 import os
@@ -13,14 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.docker import engine_of_ours
+
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```console( registry)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```console( registry| docker)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = [
     pytest.param(
         match.group(2),
+        needs := (match.group(1) or "").strip(),
         id=f"{page.relative_to(PROJECT)}-{number}",
-        marks=[pytest.mark.registry] if match.group(1) else [],
+        marks=[getattr(pytest.mark, needs)] if needs else [],
     )
     for page in PAGES
     for number, match in enumerate(BLOCK.finditer(page.read_text()))
@@ -35,13 +39,23 @@ def steps(block: str) -> list[tuple[str, str]]:
 
 @pytest.mark.root
 @pytest.mark.tree
-@pytest.mark.parametrize("block", BLOCKS)
-def test_console_block_prints_what_it_shows(block: str) -> None:
+@pytest.mark.parametrize(("block", "needs"), BLOCKS)
+def test_console_block_prints_what_it_shows(block: str, needs: str, tmp_path: Path) -> None:
     """Each command exits with 0 and prints the lines below it."""
+    if needs != "docker":
+        play(block, {})
+        return
+    with engine_of_ours() as engine:
+        play(block, {"BLUEPRINT_STATE_DIR": str(tmp_path), "DOCKER_HOST": f"unix://{engine.socket}"})
+
+
+def play(block: str, own: dict[str, str]) -> None:
+    """Run the commands of a block one after the other, with some variables of its own."""
     env = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "NO_COLOR": "1",
         "COLUMNS": "200",
+        **own,
     }
     for command, expected in steps(block):
         ran = subprocess.run(

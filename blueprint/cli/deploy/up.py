@@ -16,10 +16,12 @@ from blueprint.cli.deploy.place import (
     VERIFY_SETTINGS,
     opened_service,
     place_of,
+    private_engine,
     record_store,
 )
 from blueprint.cli.session import Session, node_command, printable
 from jobs.deploy.app_compose import parse_app_compose
+from jobs.deploy.backends.local import LocalBackend
 from jobs.deploy.compose.check import check_compose
 from jobs.deploy.compose.findings import Allowance, ComposeError
 from jobs.deploy.envelope import SealingRequest
@@ -107,9 +109,17 @@ async def _up(session: Session, asked: Asked, *, is_dry: bool, is_verified: bool
         if is_dry:
             return
         record = await service.up(asked.wanted, asked.variables, is_verified=is_verified)
+        is_apart = _is_apart(session, service)
     session.emit(record_json(record))
     show_record(session, record)
+    if is_apart and record.endpoints:
+        session.say("this engine's ports are in a network of its own, which only its containers reach")
     session.suggest(f"blueprint deploy status {record.name}", f"blueprint deploy logs {record.name}")
+
+
+def _is_apart(session: Session, service: DockerDeploymentService) -> bool:
+    place = service.backend
+    return isinstance(place, LocalBackend) and place.engine == private_engine(session).socket
 
 
 async def _planned(service: DockerDeploymentService, asked: Asked) -> Plan:

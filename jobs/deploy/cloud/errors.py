@@ -118,7 +118,7 @@ class CloudServerError(CloudError):
 class UnauthorizedError(CloudError):
     """The API key is missing, wrong or revoked."""
 
-    advised = "make a new API key in the cloud's dashboard and set PHALA_CLOUD_API_KEY"
+    advised = "make a new API key in the cloud's dashboard, and give it: BLUEPRINT_CLOUD_API_KEY"
 
 
 class ForbiddenError(CloudError):

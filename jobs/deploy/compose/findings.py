@@ -70,6 +70,12 @@ class ComposeError(DeployError):
 
     def __init__(self, findings: tuple[Finding, ...]) -> None:
         more = len(findings) - _SHOWN
-        lines = [*map(str, findings[:_SHOWN]), *([f"and {more} more"] if more > 0 else [])]
-        super().__init__("\n".join(lines))
+        self._lines = (*map(str, findings[:_SHOWN]), *([f"and {more} more"] if more > 0 else []))
+        super().__init__("\n".join(self._lines))
         self.findings = findings
+
+    @property
+    @override
+    def lines(self) -> tuple[str, ...]:
+        """The findings, one a line."""
+        return self._lines

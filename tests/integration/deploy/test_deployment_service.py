@@ -17,7 +17,7 @@ from blueprint.tee.sealing import SealingError, SecretVariable, seal
 from blueprint.testing.cloud import FakeCloud, Fault
 from jobs.deploy.app_compose import AppCompose
 from jobs.deploy.attestation import Verifier
-from jobs.deploy.backends.backend import Evidence, Machine, Placement, Workload
+from jobs.deploy.backends.backend import Action, Evidence, Machine, MachineState, Placement, Workload
 from jobs.deploy.cloud.errors import CloudInterruptedError, CloudServerError
 from jobs.deploy.cloud.retry import RetryPolicy
 from jobs.deploy.errors import ApplicationFailedError, NotReadyError
@@ -99,6 +99,20 @@ async def test_an_application_is_created_proved_and_recorded(cloud: FakeCloud, t
     assert SECRET not in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
     assert service.records.get("web-app") == record
+
+
+async def test_what_stands_still_is_started_when_it_is_wanted_up(cloud: FakeCloud, tmp_path: Path) -> None:
+    """A machine that was stopped, or did not boot, is started by the same command and stays the same one."""
+    async with service_at(cloud, tmp_path) as service:
+        first = await service.up(wanted(), GREETING)
+        await service.backend.machines.act((await service.machine("web-app"))[1], Action.SHUTDOWN)
+        assert (await service.machine("web-app"))[1].state is MachineState.STOPPED
+        assert (await service.up(wanted(), GREETING)).machine_id == first.machine_id
+        cloud.machines[0].boot_error = "the disk was full"
+        assert (await service.machine("web-app"))[1].state is MachineState.FAILED
+        record = await service.up(wanted(), GREETING)
+        assert (await service.machine("web-app"))[1].state is MachineState.RUNNING
+    assert (record.stage, record.machine_id, len(cloud.machines)) == (Stage.VERIFIED, first.machine_id, 1)
 
 
 async def test_the_same_again_changes_nothing(cloud: FakeCloud, tmp_path: Path) -> None:

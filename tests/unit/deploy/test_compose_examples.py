@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from blueprint.settings import ENV_PREFIX, Settings
+from jobs.deploy.application import read_application
 from jobs.deploy.compose.check import check_compose
 from jobs.deploy.compose.document import read_document
 from jobs.deploy.compose.findings import Allowance, ComposeError
@@ -47,6 +48,17 @@ def test_an_example_is_refused_without_one_of_its_allowances(folder: str, risk: 
     with pytest.raises(ComposeError) as caught:
         check_compose(text, names=names, allow=RISKS[folder] - {risk})
     assert {finding.allowance for finding in caught.value.findings} == {risk}
+
+
+@pytest.mark.parametrize("folder", RISKS)
+def test_an_example_is_deployed_as_it_is_described(folder: str) -> None:
+    """Its deploy.toml allows exactly the risks that it takes, and names the file of its variables."""
+    application = read_application(EXAMPLES / folder)
+    text, names = example(folder)
+    wanted, compose = application.checked(tuple(names))
+    assert (compose.text, compose.allowed, application.allow) == (text, RISKS[folder], RISKS[folder])
+    assert application.env_file == EXAMPLES / folder / "variables.env"
+    assert wanted.names == tuple(sorted(names))
 
 
 def test_hello_has_what_a_deployment_is_shown_with() -> None:

@@ -5,6 +5,9 @@ from dataclasses import replace
 import pytest
 
 from blueprint.tee.sealing import SecretVariable
+from blueprint.tee.simulator.cvm import SimulatedCvm
+from blueprint.tee.simulator.kms import SimulatedKms
+from blueprint.tee.simulator.platform import MockPlatform
 from jobs.deploy.app_compose import AppCompose
 from jobs.deploy.backends.backend import Placement
 from jobs.deploy.plan import Change, make_plan
@@ -47,6 +50,24 @@ def test_a_new_application_is_created() -> None:
     assert (plan.is_new, plan.is_noop, plan.added) == (True, False, ("TOKEN",))
     assert plan.changes == (Change(name="disk_gb", before="-", after="20"),)
     assert make_plan(wanted(), record(wanted(), Stage.PREPARED), place="cloud").is_new
+
+
+def test_what_a_quote_must_show_is_known_beforehand() -> None:
+    """The digests are those that a guest of this application measures, and its quote verifies with them."""
+    plan = make_plan(wanted(), record(wanted(), Stage.PREPARED), place="cloud")
+    guest = SimulatedCvm(
+        app_compose=wanted().workload.app_compose,
+        sealed=None,
+        app_id=bytes.fromhex("ab" * 20),
+        kms=SimulatedKms(b"k" * 32),
+        platform=MockPlatform(seed=b"p" * 32),
+    )
+    measured = {f"event {event.name}": event.digest.hex() for event in guest.events}
+    expected = dict(plan.expected)
+    config = expected.pop("MRCONFIGID, where it is set")
+    assert expected.items() <= measured.items()
+    assert config == "01" + plan.compose_hash + "00" * 15
+    assert all(value in "\n".join(plan.lines()) for value in (*expected.values(), config, plan.app_id))
 
 
 def test_the_same_again_changes_nothing() -> None:

@@ -62,6 +62,11 @@ class LocalBackend:
         self.observation = LocalObservation(place)
         self.witness = LocalWitness(place)
 
+    @property
+    def engine(self) -> Path:
+        """The socket of the Docker engine."""
+        return self._engine.socket
+
     async def aclose(self) -> None:
         """Let go of connections; machines go on."""
         await self._engine.aclose()
