@@ -20,7 +20,7 @@ from jobs.deploy.backends.backend import (
     PublicKey,
     Workload,
 )
-from jobs.deploy.fleet import Fleet, UnknownDeploymentError
+from jobs.deploy.fleet import Fleet, UnknownDeploymentError, unknown
 from jobs.deploy.progress import committed, is_only_prepared, keyed, prepared, stated_key, verified
 from jobs.deploy.readiness import LOOK_S, wait_until_ready, wait_until_stopped
 from jobs.deploy.record import DeploymentRecord, Entry, RecordStore, Stage
@@ -153,7 +153,7 @@ class DockerDeploymentService:
         """
         with self.records.locked(name) as entry:
             if entry.record is None:
-                raise self.fleet.unknown(name)
+                raise unknown(name, self.records)
             record = entry.record
             stated = await self.backend.witness.public_key(record.app_id, record.kms)
             return entry.write(self._keyed(record, stated))
@@ -163,7 +163,7 @@ class DockerDeploymentService:
         with self.records.locked(name) as entry:
             record = entry.record
             if record is None:
-                raise self.fleet.unknown(name)
+                raise unknown(name, self.records)
             for machine in reversed(await self.fleet.of(record)):  # its own one last: by it the rest is found
                 await self.backend.machines.delete(machine)
             entry.remove()
