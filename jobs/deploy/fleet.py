@@ -4,6 +4,8 @@ Invariant: a machine is a deployment's by its identity, never by its name alone;
 place knows, so that one whose order was interrupted is not forgotten.
 """
 
+import difflib
+
 from jobs.deploy.backends.backend import Backend, Machine
 from jobs.deploy.errors import DeployError
 from jobs.deploy.record import DeploymentRecord, RecordStore, Stage
@@ -18,9 +20,11 @@ class UnknownDeploymentError(DeployError):
 
 def unknown(name: str, records: RecordStore) -> UnknownDeploymentError:
     """Return the error for a name that is not recorded."""
+    known = [path.stem for path in records.folder.glob("[!.]*.json")]
+    near = difflib.get_close_matches(name, known, n=1)
     return UnknownDeploymentError(
         f"no deployment named {name!r} is recorded in {records.folder}",
-        advice="`blueprint deploy list` shows those that are",
+        advice=f"did you mean {near[0]!r}?" if near else "`blueprint deploy list` shows those that are",
     )
 
 

@@ -51,8 +51,8 @@ async def _delete(session: Session, name: str) -> None:
 def _question(record: DeploymentRecord, machines: tuple[Machine, ...]) -> str:
     if not machines:
         return f"No machine of {record.name} is left at {record.place}. Forget it?"
-    disks = "disk is" if len(machines) == 1 else "disks are"
-    return f"Delete {record.name} at {record.place}: {_named(machines)}? All data on the {disks} lost."
+    disks = "its disk" if len(machines) == 1 else "their disks"
+    return f"All data on {disks} is lost. Delete {record.name} at {record.place}: {_named(machines)}?"
 
 
 def _named(machines: tuple[Machine, ...]) -> str:

@@ -103,7 +103,8 @@ def _verify_deployment(session: Session, name: str, path: Path | None) -> None:
             f"wrote {beside}: the root of a simulated platform, to be believed by name only", "yellow"
         )
         root = f" --development-root {beside}"
-    session.suggest(f"blueprint deploy verify --document {path}{root} --app-id {record.app_id}")
+    about = f"--app-id {record.app_id} --compose-hash {record.compose_hash}"
+    session.suggest(f"blueprint deploy verify --document {path}{root} {about}")
 
 
 def _pem(certificate: bytes) -> str:
