@@ -19,7 +19,13 @@ from jobs.deploy.cloud.errors import (
 )
 from jobs.deploy.compose.check import check_compose
 from jobs.deploy.compose.findings import Allowance, ComposeError
-from jobs.deploy.errors import NoCapacityError, OrderRefusedError, PreparationLostError
+from jobs.deploy.errors import (
+    ApplicationFailedError,
+    NoCapacityError,
+    NotReadyError,
+    OrderRefusedError,
+    PreparationLostError,
+)
 from jobs.deploy.evidence import evidence_document
 from jobs.deploy.order import Deployed, Order, Prepared
 from jobs.deploy.record import DeploymentRecord
@@ -92,6 +98,10 @@ async def _told_to_callers() -> AsyncIterator[None]:
         raise OrderRefusedError(str(exc)) from exc
     except _NO_ROOM as exc:
         raise NoCapacityError(str(exc)) from exc
+    except (ApplicationFailedError, NotReadyError) as exc:
+        # The advice was for whoever has the machine before him: a caller reads this when it is gone.
+        what = str(exc).removesuffix(f"; {exc.advice}")
+        raise type(exc)(what, advice="what ran was removed; mend it, then prepare again") from exc
 
 
 def _prepared(record: DeploymentRecord) -> Prepared:

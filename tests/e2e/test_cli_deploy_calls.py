@@ -1,7 +1,6 @@
 """Chain, node and caller as processes, and a real Docker engine: what a call deploys, proves and removes."""
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -18,8 +17,6 @@ import pytest
 
 from blueprint.chain.protocol import TOPICS
 from blueprint.chain.wire import to_hex
-from blueprint.tee.policy import AttestationPolicy
-from blueprint.tee.verify import attestation_digest, verify_quote
 from jobs.deploy.backends.local.engine import Engine
 from jobs.deploy.backends.local.state import StateFolder
 from tests.support.docker import IMAGE, PROJECT, engine_of_ours, local
@@ -110,6 +107,23 @@ class World:
     def remove(self, name: str) -> dict[str, Any]:
         """Have an application removed."""
         return self.answer_of(self.request("remove", f"{name}.ticket.json", "--yes"))
+
+    def verify(self, answer: dict[str, Any], *arguments: str) -> dict[str, Any]:
+        """Have a stranger verify what an answer names, by the evidence that the node serves."""
+        (self.folder / "root.der").write_bytes(self.place.platform().root_ca)
+        about = ("--app-id", answer["app_id"], "--compose-hash", answer["compose_hash"])
+        url = f"{self.url}/outputs/{answer['evidence_digest']}"
+        line = (
+            "deploy",
+            "verify",
+            "--url",
+            url,
+            *about,
+            *arguments,
+            "--state-dir",
+            str(self.folder / "else"),
+        )
+        return self.answer_of(self._start(*line, log="verify.log"))
 
     def answer_of(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         """Wait for a request's end; returns what it printed."""
@@ -216,23 +230,8 @@ def test_a_call_deploys_an_application_that_anybody_can_verify(world: World) -> 
     assert answer["endpoint"].startswith("http://127.0.0.1:")
     until(lambda: any(world.engine_holds().values()))
     assert list(world.engine_holds().values()) == [f"<{SECRET}> <>\n"]
-    content = httpx.get(f"{world.url}/outputs/{answer['evidence_digest']}", trust_env=False).content
-    assert hashlib.sha256(content).hexdigest() == answer["evidence_digest"]
-    evidence = json.loads(content)
-    verified = verify_quote(
-        bytes.fromhex(evidence["quote"]),
-        collateral=evidence["collateral"],
-        event_log=evidence["event_log"],
-        report_data=bytes.fromhex(evidence["nonce"]),
-        policy=AttestationPolicy(
-            development_root=world.place.platform().root_ca,
-            compose_hash=bytes.fromhex(answer["compose_hash"]),
-            app_id=bytes.fromhex(answer["app_id"]),
-        ),
-        now_s=int(time.time()),
-        app_compose=evidence["app_compose"].encode(),
-    )
-    assert attestation_digest(verified).hex() == answer["attestation_digest"]
+    proved = world.verify(answer, "--development-root", "root.der")
+    assert proved["attestation_digest"] == answer["attestation_digest"]
     world.remove("first-app")
     assert (world.engine_holds(), world.place.records()) == ({}, ())
     assert world.ready()["deployments"]["applications"] == {}

@@ -18,13 +18,13 @@ from jobs.deploy.backends.local.private_engine import PrivateEngine
 from jobs.deploy.backends.local.state import StateFolder
 from jobs.deploy.compose.findings import Allowance
 from jobs.deploy.deployer import ServiceDeployer
-from jobs.deploy.errors import NoCapacityError
+from jobs.deploy.errors import ApplicationFailedError, NoCapacityError
 from jobs.deploy.order import Deployer
 from jobs.deploy.record import RecordStore
 from jobs.deploy.service import DockerDeploymentService
 from jobs.deploy.trust import KmsTrust
 from tests.support.cloud_world import backend_of
-from tests.support.deployer_conformance import DeployerConformance
+from tests.support.deployer_conformance import DeployerConformance, order
 from tests.support.docker import compose, local
 
 
@@ -114,3 +114,13 @@ class TestOnARealEngine(DeployerConformance):
     async def machines(self) -> int:
         async with Engine(self.socket) as engine:
             return len(await engine.projects("cvm-"))
+
+    async def test_a_container_that_ends_is_told_with_what_a_caller_can_do(self, deployer: Deployer) -> None:
+        """The service and its exit code, and no command that only the operator could run."""
+        ending = order("ending", compose=compose("exit 3"), names=())
+        await deployer.prepare(ending)
+        with pytest.raises(
+            ApplicationFailedError, match=r"app ended with exit code 3; .*prepare again"
+        ) as caught:
+            await deployer.commit(ending.key, b"")
+        assert "blueprint deploy" not in str(caught.value)
