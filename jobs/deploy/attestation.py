@@ -45,6 +45,7 @@ class Attestation:
 
     verified: VerifiedQuote
     evidence: Evidence
+    """With the collateral that it was judged by, wherever that came from."""
     digest: bytes
     """Names this attestation, 32 bytes."""
     is_fresh: bool
@@ -102,9 +103,10 @@ class Verifier:
             app_id=bytes.fromhex(machine.app_id),
         )
         offered = evidence.collateral if policy.development_root is not None else ""
+        evidence = replace(evidence, collateral=offered or await self.collateral(evidence.quote))
         verified = verify_quote(
             evidence.quote,
-            collateral=offered or await self.collateral(evidence.quote),
+            collateral=evidence.collateral,
             event_log=evidence.event_log,
             report_data=report_data,
             policy=policy,

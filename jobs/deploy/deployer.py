@@ -4,7 +4,6 @@ Invariant: an order's key is in the record of what it made, so the same order af
 never changes what another order made.
 """
 
-import json
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 
@@ -21,6 +20,7 @@ from jobs.deploy.cloud.errors import (
 from jobs.deploy.compose.check import check_compose
 from jobs.deploy.compose.findings import Allowance, ComposeError
 from jobs.deploy.errors import NoCapacityError, OrderRefusedError, PreparationLostError
+from jobs.deploy.evidence import evidence_document
 from jobs.deploy.order import Deployed, Order, Prepared
 from jobs.deploy.record import DeploymentRecord
 from jobs.deploy.service import DockerDeploymentService, UnknownDeploymentError
@@ -115,19 +115,3 @@ def _deployed(record: DeploymentRecord, attestation: Attestation) -> Deployed:
         attestation_digest=attestation.digest,
         evidence=evidence_document(attestation),
     )
-
-
-def evidence_document(attestation: Attestation) -> bytes:
-    """Return what was verified as JSON, with all that somebody else needs to verify it again."""
-    evidence = attestation.evidence
-    members = {
-        "format": "tee-job-node evidence v1",
-        "quote": evidence.quote.hex(),
-        "event_log": evidence.event_log,
-        "app_compose": evidence.app_compose.decode("utf-8", "replace"),
-        "certificate": evidence.certificate.hex(),
-        "nonce": evidence.nonce.hex(),
-        "root": attestation.verified.root,
-        "attestation_digest": attestation.digest.hex(),
-    }
-    return json.dumps(members, sort_keys=True, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Waits until an application is up: the machine runs, and its containers do.
+"""Waits until an application is up (its machine runs, and its containers do), or its machine has stopped.
 
 Invariant: waiting ends, by a deadline at the latest, and every ending but readiness says what was seen last.
 """
@@ -10,7 +10,7 @@ from contextlib import aclosing
 from jobs.deploy.backends.backend import Container, Health, Machine, MachineState, Observation
 from jobs.deploy.errors import ApplicationFailedError, NotReadyError
 
-__all__ = ["LOOK_S", "wait_until_ready"]
+__all__ = ["LOOK_S", "wait_until_ready", "wait_until_stopped"]
 
 LOOK_S = 1.0
 STEADY_LOOKS = 2
@@ -53,6 +53,30 @@ async def wait_until_ready(
     return progress.machine
 
 
+async def wait_until_stopped(
+    observation: Observation,
+    machine: Machine,
+    *,
+    timeout_s: float,
+    say: Callable[[str], None] = lambda _: None,
+) -> Machine:
+    """Return the machine once it has stopped, or failed, which is as still.
+
+    Raises:
+        NotReadyError: the time is over.
+    """
+    progress = _Progress(machine, say)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _reached(observation, progress, MachineState.STOPPED)
+    except TimeoutError:
+        raise NotReadyError(
+            f"{machine.name} had not stopped after {timeout_s:g} s; last seen: {progress.last}",
+            advice=f"`blueprint deploy stop --force {machine.name}` cuts its power",
+        ) from None
+    return progress.machine
+
+
 class _Progress:
     """What was seen last, told once."""
 
@@ -68,16 +92,23 @@ class _Progress:
 
 
 async def _running(observation: Observation, progress: _Progress) -> None:
+    await _reached(observation, progress, MachineState.RUNNING)
+    if progress.machine.state is MachineState.FAILED:
+        raise ApplicationFailedError(
+            f"{progress.machine.name} does not boot: {progress.machine.said or 'no reason given'}",
+            advice="mend that and deploy again, or delete it",
+        )
+
+
+async def _reached(observation: Observation, progress: _Progress, target: MachineState) -> None:
+    """Follow the machine until it has the state, or has failed."""
     progress.see(f"machine {progress.machine.state}")
-    async with aclosing(observation.watch(progress.machine, MachineState.RUNNING)) as states:  # type: ignore[type-var]
+    async with aclosing(observation.watch(progress.machine, target)) as states:  # type: ignore[type-var]
         async for machine in states:
             progress.machine = machine
             progress.see(f"machine {machine.state}" + (f" ({machine.said})" if machine.said else ""))
             if machine.state is MachineState.FAILED:
-                raise ApplicationFailedError(
-                    f"{machine.name} does not boot: {machine.said or 'no reason given'}",
-                    advice="mend that and deploy again, or delete it",
-                )
+                return
 
 
 async def _healthy(

@@ -6,10 +6,10 @@ memory only while it is sealed.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from blueprint.errors import PolicyViolationError
+from blueprint.errors import PolicyViolationError, QuoteInvalidError
 from jobs.deploy.attestation import Attestation, Verifier
 from jobs.deploy.backends.backend import (
     Action,
@@ -20,9 +20,9 @@ from jobs.deploy.backends.backend import (
     PublicKey,
     Workload,
 )
-from jobs.deploy.errors import DeployError
+from jobs.deploy.fleet import Fleet, UnknownDeploymentError
 from jobs.deploy.progress import committed, is_only_prepared, keyed, prepared, stated_key, verified
-from jobs.deploy.readiness import LOOK_S, wait_until_ready
+from jobs.deploy.readiness import LOOK_S, wait_until_ready, wait_until_stopped
 from jobs.deploy.record import DeploymentRecord, Entry, RecordStore, Stage
 from jobs.deploy.trust import KmsTrust
 from jobs.deploy.wanted import (
@@ -40,10 +40,6 @@ __all__ = [
 ]
 
 READY_TIMEOUT_S = 600.0
-
-
-class UnknownDeploymentError(DeployError):
-    """No deployment of this name is recorded here."""
 
 
 class DockerDeploymentService:
@@ -74,10 +70,11 @@ class DockerDeploymentService:
     ) -> None:
         self.backend = backend
         self.records = records
+        self.fleet = Fleet(backend, records)
         self._trust = trust
         self._verifier = verifier
-        self._say = say
-        self._ready_timeout_s = ready_timeout_s
+        self.say = say
+        self.ready_timeout_s = ready_timeout_s
         self._look_s = look_s
         self._now_s = now_s
 
@@ -122,26 +119,30 @@ class DockerDeploymentService:
         """
         check_names(wanted, variables)
         with self.records.locked(wanted.workload.name) as entry:
-            machine = await self._find(entry.record, wanted)
-            if machine is None or is_only_prepared(entry.record, wanted):
+            machines = await self.fleet.to_change(entry.record, wanted)
+            if not machines or is_only_prepared(entry.record, wanted):
                 record = await self._prepare(entry, wanted)
-                machine = await self._commit(entry, record, wanted, variables)
+                machines = (await self._commit(entry, record, wanted, variables),)
             else:
-                machine = await self._change(entry, machine, wanted, variables)
-            await self._settle(entry, machine, wanted)
-            return await self._judge(entry, machine, is_verified=is_verified)
+                machines = await self._change(entry, machines, wanted, variables)
+            await self._settle(entry, machines, wanted)
+            if is_verified:
+                return (await self._prove(entry, machines))[0]
+            self.say("not verified, as asked")
+            record = _recorded(entry)
+            return entry.write(
+                replace(record, stage=Stage.READY, is_verification_waived=True, attestation="", checks=())
+            )
 
     async def verify(self, name: str) -> tuple[DeploymentRecord, Attestation]:
-        """Verify a deployment's machine again, now.
+        """Verify a deployment's machine again, now, and each replica of it; the attestation is its own one's.
 
         Raises:
             UnknownDeploymentError: there is none of this name.
-            AttestationError: it does not prove what it runs.
+            AttestationError: one does not prove what it runs.
         """
         with self.records.locked(name) as entry:
-            record, machine = await self._present(entry)
-            attestation = await self._attest(record, machine)
-            return entry.write(verified(record, attestation, now_s=self._now_s())), attestation
+            return await self._prove(entry, await self.fleet.present(entry.record, name))
 
     async def rekey(self, name: str) -> DeploymentRecord:
         """Record the key that a deployment's variables are sealed to now: a KMS may rotate its keys.
@@ -152,65 +153,27 @@ class DockerDeploymentService:
         """
         with self.records.locked(name) as entry:
             if entry.record is None:
-                raise self._unknown(name)
+                raise self.fleet.unknown(name)
             record = entry.record
             stated = await self.backend.witness.public_key(record.app_id, record.kms)
             return entry.write(self._keyed(record, stated))
 
     async def delete(self, name: str) -> DeploymentRecord:
-        """Remove a deployment's machine with its disk, and forget it; one that is gone is no failure."""
+        """Remove a deployment's machines with their disks, and forget it; what is gone is no failure."""
         with self.records.locked(name) as entry:
             record = entry.record
             if record is None:
-                raise self._unknown(name)
-            machine = await self._machine(record)
-            if machine is not None:
+                raise self.fleet.unknown(name)
+            for machine in reversed(await self.fleet.of(record)):  # its own one last: by it the rest is found
                 await self.backend.machines.delete(machine)
             entry.remove()
             return record
 
     async def machine(self, name: str) -> tuple[DeploymentRecord, Machine]:
-        """Return a deployment and its machine as it is now."""
+        """Return a deployment and its own machine as it is now."""
         with self.records.locked(name) as entry:
-            return await self._present(entry)
-
-    async def _present(self, entry: Entry) -> tuple[DeploymentRecord, Machine]:
-        record = entry.record
-        if record is None:
-            raise self._unknown(entry.path.stem)
-        machine = await self._machine(record)
-        if machine is None:
-            raise self._gone(record)
-        return record, machine
-
-    async def _machine(self, record: DeploymentRecord) -> Machine | None:
-        if record.place != self.backend.name:
-            raise DeploymentConflictError(
-                f"{record.name} was deployed to {record.place}, not to {self.backend.name}",
-                advice=f"use --place {record.place}",
-            )
-        if record.machine_id:
-            return await self.backend.machines.get(record.machine_id)
-        found = await self.backend.machines.get(record.name)
-        # A commit whose answer was lost: the machine is ours when it has the identity that we were given.
-        return found if found is not None and found.app_id == record.app_id else None
-
-    async def _find(self, record: DeploymentRecord | None, wanted: Wanted) -> Machine | None:
-        """Return the machine to change; None when one is to be created."""
-        if record is not None:
-            machine = await self._machine(record)
-            if machine is None and record.stage is not Stage.PREPARED:
-                raise self._gone(record)
-            if machine is not None:
-                return machine
-        stranger = await self.backend.machines.get(wanted.workload.name)
-        if stranger is not None:
-            raise DeploymentConflictError(
-                f"{self.backend.name} has a machine named {stranger.name} that was not deployed from here "
-                f"(app id {stranger.app_id}, {stranger.state})",
-                advice="choose another name, or deploy from where its record is",
-            )
-        return None
+            (machine, *_) = await self.fleet.present(entry.record, name)
+            return _recorded(entry), machine
 
     async def _prepare(self, entry: Entry, wanted: Wanted) -> DeploymentRecord:
         record, workload = entry.record, wanted.workload
@@ -221,7 +184,7 @@ class DockerDeploymentService:
             and record.place == self.backend.name
         ):
             return record
-        self._say(f"provisioning {workload.name} at {self.backend.name}")
+        self.say(f"provisioning {workload.name} at {self.backend.name}")
         provision = await self.backend.provisioning.provision(workload, wanted.placement)
         self._same_hash(workload, provision)
         record = prepared(wanted, provision, place=self.backend.name, now_s=self._now_s())
@@ -249,7 +212,7 @@ class DockerDeploymentService:
             compose_hash=wanted.workload.compose_hash,
             public_key=stated_key(record),
         )
-        self._say(f"creating {record.name} as {record.app_id}")
+        self.say(f"creating {record.name} as {record.app_id}")
         machine = await self.backend.provisioning.commit(
             wanted.workload, wanted.placement, provision, ciphertext, wanted.names
         )
@@ -259,12 +222,12 @@ class DockerDeploymentService:
     async def _change(
         self,
         entry: Entry,
-        machine: Machine,
+        machines: Sequence[Machine],
         wanted: Wanted,
         variables: Variables | None,
-    ) -> Machine:
-        record = entry.record
-        assert record is not None, "a machine is found through its record"
+    ) -> tuple[Machine, ...]:
+        """Make all machines what is wanted; it is recorded last, so an interrupted change is made again."""
+        record = _recorded(entry)
         is_other = record.compose_hash != wanted.workload.compose_hash.hex() or record.stage is Stage.PREPARED
         has_new = variables is not None and not is_same(record, variables)
         if is_other and variables is None and set(wanted.names) - set(record.names):
@@ -273,24 +236,31 @@ class DockerDeploymentService:
                 f"{record.name} needs variables that it does not have: {missing}",
                 advice="give all of them: an update replaces all variables",
             )
-        if is_other or has_new:
-            record = await self._apply(
-                record, machine, wanted, variables if has_new else None, is_other=is_other
+        is_resized = wanted.placement != record.placement
+        for machine in machines:
+            if is_other or has_new:
+                record = await self._apply(
+                    record, machine, wanted, variables if has_new else None, is_other=is_other
+                )
+            if is_resized:
+                self.say(f"resizing {record.name}")
+                await self.backend.scaling.resize(machine, wanted.placement)
+        if is_other or has_new or is_resized:
+            record = committed(
+                record, machines[0], wanted, variables if has_new else None, now_s=self._now_s()
             )
-        if wanted.placement != record.placement:
-            self._say(f"resizing {record.name}")
-            await self.backend.scaling.resize(machine, wanted.placement)
-        if is_other or has_new or wanted.placement != record.placement:
-            entry.write(
-                committed(record, machine, wanted, variables if has_new else None, now_s=self._now_s())
-            )
-        return await self._woken(machine)
+            entry.write(record)
+        return tuple([await self._woken(machine) for machine in machines])
 
     async def _woken(self, machine: Machine) -> Machine:
-        """Start a machine that stands still: it is wanted up."""
+        """Start a machine that stands still, or is about to: it is wanted up."""
         now = await self.backend.machines.get(machine.id) or machine
+        if now.state is MachineState.STOPPING:
+            now = await wait_until_stopped(
+                self.backend.observation, now, timeout_s=self.ready_timeout_s, say=self.say
+            )
         if now.state in {MachineState.STOPPED, MachineState.FAILED}:
-            self._say(f"starting {now.name}, which is {now.state}")
+            self.say(f"starting {now.name}, which is {now.state}")
             await self.backend.machines.act(now, Action.START)
         return now
 
@@ -305,7 +275,7 @@ class DockerDeploymentService:
     ) -> DeploymentRecord:
         provision = None
         if is_other:
-            self._say(f"revising {record.name}")
+            self.say(f"revising {record.name}")
             provision = await self.backend.provisioning.revise(machine, wanted.workload)
             self._same_hash(wanted.workload, provision)
         ciphertext = None
@@ -316,18 +286,20 @@ class DockerDeploymentService:
         await self.backend.provisioning.apply(machine, provision, ciphertext, wanted.names)
         return record
 
-    async def _settle(self, entry: Entry, machine: Machine, wanted: Wanted) -> None:
-        machine = await wait_until_ready(
-            self.backend.observation,
-            machine,
-            timeout_s=self._ready_timeout_s,
-            one_shots=wanted.one_shots,
-            say=self._say,
-            look_s=self._look_s,
-        )
-        record = entry.record
-        assert record is not None, "it was committed"
-        now = await self.backend.machines.get(machine.id) or machine
+    async def _settle(self, entry: Entry, machines: Sequence[Machine], wanted: Wanted) -> None:
+        for machine in machines:
+            if machine is not machines[0]:
+                self.say(f"replica {machine.id}")
+            await wait_until_ready(
+                self.backend.observation,
+                machine,
+                timeout_s=self.ready_timeout_s,
+                one_shots=wanted.one_shots,
+                say=self.say,
+                look_s=self._look_s,
+            )
+        record = _recorded(entry)
+        now = await self.backend.machines.get(machines[0].id) or machines[0]
         entry.write(
             replace(
                 record,
@@ -338,23 +310,18 @@ class DockerDeploymentService:
             )
         )
 
-    async def _judge(self, entry: Entry, machine: Machine, *, is_verified: bool) -> DeploymentRecord:
-        record = entry.record
-        assert record is not None, "it was committed"
-        if not is_verified:
-            self._say("not verified, as asked")
-            return entry.write(
-                replace(record, stage=Stage.READY, is_verification_waived=True, attestation="", checks=())
-            )
+    async def _prove(self, entry: Entry, machines: Sequence[Machine]) -> tuple[DeploymentRecord, Attestation]:
+        """Verify all machines, and record the own one's attestation; none is left where one does not hold."""
+        record = _recorded(entry)
         try:
-            attestation = await self._attest(record, machine)
-        except PolicyViolationError:
+            own, *_ = [await self._attest(record, machine) for machine in machines]
+        except (PolicyViolationError, QuoteInvalidError):
             entry.write(replace(record, stage=Stage.READY, attestation="", checks=()))
             raise
-        return entry.write(verified(record, attestation, now_s=self._now_s()))
+        return entry.write(verified(record, own, now_s=self._now_s())), own
 
     async def _attest(self, record: DeploymentRecord, machine: Machine) -> Attestation:
-        self._say("verifying the attestation")
+        self.say("verifying the attestation")
         return await self._verifier.attest(self.backend.witness, machine, record.app_compose.encode())
 
     @staticmethod
@@ -367,14 +334,7 @@ class DockerDeploymentService:
                 advice="nothing was created",
             )
 
-    def _unknown(self, name: str) -> UnknownDeploymentError:
-        return UnknownDeploymentError(
-            f"no deployment named {name!r} is recorded in {self.records.folder}",
-            advice="`blueprint deploy list` shows those that are",
-        )
 
-    def _gone(self, record: DeploymentRecord) -> DeploymentConflictError:
-        return DeploymentConflictError(
-            f"the machine {record.machine_id or record.app_id} of {record.name} is gone from {record.place}",
-            advice=f"`blueprint deploy delete {record.name}` forgets it; then deploy it anew",
-        )
+def _recorded(entry: Entry) -> DeploymentRecord:
+    assert entry.record is not None, "a machine is found through its record"
+    return entry.record
