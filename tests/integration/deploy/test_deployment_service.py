@@ -3,79 +3,22 @@
 import hashlib
 import json
 import re
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from blueprint.errors import AttestationError, PolicyViolationError
-from blueprint.tee.policy import AttestationPolicy
 from blueprint.tee.sealing import SealingError, SecretVariable, seal
 from blueprint.testing.cloud import FakeCloud, Fault
-from jobs.deploy.app_compose import AppCompose
-from jobs.deploy.attestation import Verifier
-from jobs.deploy.backends.backend import Action, Evidence, Machine, MachineState, Placement, Workload
+from jobs.deploy.backends.backend import Action, Evidence, Machine, MachineState
 from jobs.deploy.cloud.errors import CloudInterruptedError, CloudServerError
 from jobs.deploy.cloud.retry import RetryPolicy
 from jobs.deploy.errors import ApplicationFailedError, NotReadyError
-from jobs.deploy.record import RecordError, RecordStore, Stage
-from jobs.deploy.service import DockerDeploymentService, UnknownDeploymentError
-from jobs.deploy.trust import KmsTrust
-from jobs.deploy.wanted import DeploymentConflictError, Sealed, Wanted
-from tests.support.cloud_world import backend_of
-
-SECRET = "s3cret of the caller"
-GREETING = [SecretVariable("GREETING", SECRET)]
-
-
-def workload(image: str = "nginx:1.25") -> Workload:
-    """The application's bytes."""
-    text = f"services:\n  web:\n    image: {image}\n    environment: [GREETING]\n"
-    return AppCompose(name="web-app", docker_compose_file=text, allowed_envs=("GREETING",)).workload()
-
-
-def wanted(image: str = "nginx:1.25") -> Wanted:
-    """A web application that may receive one variable."""
-    return Wanted(
-        workload=workload(image), names=("GREETING",), placement=Placement(instance_type="tdx.small")
-    )
-
-
-@pytest.fixture
-async def cloud() -> AsyncIterator[FakeCloud]:
-    """A cloud of its own for each test."""
-    async with FakeCloud() as made:
-        yield made
-
-
-@asynccontextmanager
-async def service_at(
-    cloud: FakeCloud, folder: Path, *, say: Callable[[str], None] = lambda _: None, timeout_s: float = 5.0
-) -> AsyncIterator[DockerDeploymentService]:
-    """Yield a service as one command has it: nothing is kept but the files."""
-
-    async def collateral(quote: bytes) -> str:
-        del quote
-        return cloud.platform.collateral(int(time.time()))
-
-    backend = backend_of(cloud)
-    try:
-        yield DockerDeploymentService(
-            backend,
-            RecordStore(folder / "deployments"),
-            KmsTrust(remembered=folder / "kms.json", announce=say),
-            Verifier(
-                policy=AttestationPolicy(development_root=cloud.platform.root_ca), collateral=collateral
-            ),
-            say=say,
-            ready_timeout_s=timeout_s,
-            look_s=0.02,
-        )
-    finally:
-        await backend.aclose()
+from jobs.deploy.record import RecordError, Stage
+from jobs.deploy.service import UnknownDeploymentError
+from jobs.deploy.wanted import DeploymentConflictError, Sealed
+from tests.support.cloud_service import GREETING, SECRET, service_at, wanted, workload
 
 
 def changes(cloud: FakeCloud) -> list[str]:
