@@ -10,6 +10,7 @@ hash that it answers is compared with ours before anything is created.
 import hashlib
 import json
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ from blueprint.foreign_json import JsonValue, parse_json
 from jobs.deploy.backends.backend import Workload
 from jobs.deploy.errors import DeployError
 
-__all__ = ["MAX_SCRIPTS_BYTES", "AppCompose", "AppComposeError", "parse_app_compose"]
+__all__ = ["MAX_SCRIPTS_BYTES", "AppCompose", "AppComposeError", "parse_app_compose", "with_variables"]
 
 MANIFEST_VERSION = 2
 MAX_SCRIPTS_BYTES = 200 * 1024
@@ -84,8 +85,7 @@ class AppCompose:
         }
         if not self.pre_launch_script:
             del members["pre_launch_script"]
-        made = json.dumps(members, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        return Workload(name=self.name, app_compose=made, compose_hash=hashlib.sha256(made).digest())
+        return _measured(self.name, members)
 
 
 def parse_app_compose(content: bytes | str) -> dict[str, JsonValue]:
@@ -101,3 +101,18 @@ def parse_app_compose(content: bytes | str) -> dict[str, JsonValue]:
     if not isinstance(members, dict) or not isinstance(members.get("docker_compose_file"), str):
         raise AppComposeError("app-compose.json is no object with a docker_compose_file")
     return members
+
+
+def with_variables(content: str, names: Collection[str]) -> Workload:
+    """Return an application that may receive other variables, whatever else its app-compose.json says.
+
+    Raises:
+        AppComposeError: it is no app-compose.json.
+    """
+    members = {**parse_app_compose(content), "allowed_envs": sorted(names)}
+    return _measured(str(members.get("name", "")), members)
+
+
+def _measured(name: str, members: Mapping[str, object]) -> Workload:
+    made = json.dumps(members, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return Workload(name=name, app_compose=made, compose_hash=hashlib.sha256(made).digest())

@@ -4,16 +4,28 @@ Invariant: a machine is a deployment's by its identity, never by its name alone;
 place knows, so that one whose order was interrupted is not forgotten.
 """
 
+import difflib
+
 from jobs.deploy.backends.backend import Backend, Machine
 from jobs.deploy.errors import DeployError
 from jobs.deploy.record import DeploymentRecord, RecordStore, Stage
 from jobs.deploy.wanted import DeploymentConflictError, Wanted
 
-__all__ = ["Fleet", "UnknownDeploymentError"]
+__all__ = ["Fleet", "UnknownDeploymentError", "unknown"]
 
 
 class UnknownDeploymentError(DeployError):
     """No deployment of this name is recorded here."""
+
+
+def unknown(name: str, records: RecordStore) -> UnknownDeploymentError:
+    """Return the error for a name that is not recorded."""
+    known = [path.stem for path in records.folder.glob("[!.]*.json")]
+    near = difflib.get_close_matches(name, known, n=1)
+    return UnknownDeploymentError(
+        f"no deployment named {name!r} is recorded in {records.folder}",
+        advice=f"did you mean {near[0]!r}?" if near else "`blueprint deploy list` shows those that are",
+    )
 
 
 class Fleet:
@@ -58,7 +70,7 @@ class Fleet:
             DeploymentConflictError: it has no machine, or none any more.
         """
         if record is None:
-            raise self.unknown(name)
+            raise unknown(name, self._records)
         own = await self.own(record)
         if own is not None:
             return (own, *await self._replicas(record, own))
@@ -87,13 +99,6 @@ class Fleet:
                 advice="choose another name, or deploy from where its record is",
             )
         return ()
-
-    def unknown(self, name: str) -> UnknownDeploymentError:
-        """Return the error for a name that is not recorded."""
-        return UnknownDeploymentError(
-            f"no deployment named {name!r} is recorded in {self._records.folder}",
-            advice="`blueprint deploy list` shows those that are",
-        )
 
     async def _replicas(self, record: DeploymentRecord, own: Machine | None) -> tuple[Machine, ...]:
         machines = await self._backend.machines.list()

@@ -22,7 +22,7 @@ from jobs.deploy.backends.backend import (
     Workload,
 )
 from jobs.deploy.errors import PreparationLostError
-from jobs.deploy.fleet import Fleet, UnknownDeploymentError
+from jobs.deploy.fleet import Fleet, UnknownDeploymentError, unknown
 from jobs.deploy.placement import check_change, difference, resized
 from jobs.deploy.progress import committed, is_only_prepared, keyed, prepared, stated_key, verified
 from jobs.deploy.readiness import LOOK_S, wait_until_ready, wait_until_stopped
@@ -156,7 +156,7 @@ class DockerDeploymentService:
         """
         with self.records.locked(name) as entry:
             if entry.record is None:
-                raise self.fleet.unknown(name)
+                raise unknown(name, self.records)
             record = entry.record
             stated = await self.backend.witness.public_key(record.app_id, record.kms)
             return entry.write(self._keyed(record, stated))
@@ -166,7 +166,7 @@ class DockerDeploymentService:
         with self.records.locked(name) as entry:
             record = entry.record
             if record is None:
-                raise self.fleet.unknown(name)
+                raise unknown(name, self.records)
             for machine in reversed(await self.fleet.of(record)):  # its own one last: by it the rest is found
                 await self.backend.machines.delete(machine)
             entry.remove()

@@ -30,6 +30,7 @@ from jobs.deploy.service import DockerDeploymentService
 
 __all__ = [
     "PLACE_SETTINGS", "VERIFY_SETTINGS", "opened_service", "place_of", "private_engine", "record_store",
+    "verifier_of",
 ]  # fmt: skip
 
 PLACE_SETTINGS: Final = (
@@ -106,7 +107,7 @@ async def opened_service(
             backend,
             record_store(session),
             kms_trust(session, pinned=pinned),
-            _verifier(session, root),
+            verifier_of(session, root),
             say=session.say,
             ready_timeout_s=settings.ready_timeout_s,
         )
@@ -132,7 +133,8 @@ def _cloud(session: Session) -> CloudClient:
     )
 
 
-def _verifier(session: Session, root: bytes | None) -> Verifier:
+def verifier_of(session: Session, root: bytes | None) -> Verifier:
+    """Return what judges attestations as the settings say; ``root`` is believed instead of Intel's."""
     settings = session.settings
     policy = AttestationPolicy(
         tcb_statuses=frozenset(settings.tcb_status),
