@@ -8,7 +8,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 TEXT = (PROJECT / "README.md").read_text(encoding="utf-8")
 ROWS = [line.split(" | ") for line in TEXT.splitlines() if line.startswith("| ")]
-FEATURES = [row for row in ROWS if len(row) == 5 and row[1] == "yes"]  # noqa: PLR2004 - columns
+FEATURES = [row for row in ROWS if len(row) == 5 and row[1] == "yes"]
 
 
 def files(cell: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """The file of a deployment: what is written comes back, and what cannot be read stops with its name."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -131,12 +132,11 @@ def test_a_write_that_fails_leaves_the_old_file(store: RecordStore) -> None:
 
 def test_one_command_at_a_time_works_on_a_deployment(store: RecordStore) -> None:
     """A second one is told at once; one on another deployment goes on, and so does the next one."""
-    with store.locked("web-app"), store.locked("other-app"):
-        with (
-            pytest.raises(RecordError, match="another command is at work on web-app"),
-            store.locked("web-app"),
-        ):
-            pytest.fail("it was opened twice")
+    with ExitStack() as held:
+        held.enter_context(store.locked("web-app"))
+        held.enter_context(store.locked("other-app"))
+        with pytest.raises(RecordError, match="another command is at work on web-app"):
+            held.enter_context(store.locked("web-app"))
     with store.locked("web-app") as entry:
         assert entry.record is None
 
