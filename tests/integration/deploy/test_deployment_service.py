@@ -149,6 +149,20 @@ async def test_a_name_that_a_stranger_has_is_refused(cloud: FakeCloud, tmp_path:
     assert len(cloud.machines) == 1
 
 
+async def test_variables_are_sealed_to_the_key_that_the_kms_has_now(cloud: FakeCloud, tmp_path: Path) -> None:
+    """A key that was rotated is fetched and judged anew with the next change, and the record follows."""
+    async with service_at(cloud, tmp_path) as service:
+        first = await service.up(wanted(), GREETING)
+        cloud.kms.rotate()
+        second = await service.up(wanted(), [SecretVariable("GREETING", "another")])
+        assert await service.rekey("web-app") == second
+    guest = cloud.machines[0].guest
+    assert guest is not None
+    assert guest.variables[0].value == "another"
+    assert second.public_key != first.public_key
+    assert second.kms_signer == first.kms_signer
+
+
 async def test_another_kms_key_is_not_believed(cloud: FakeCloud, tmp_path: Path) -> None:
     """What was trusted on first use stays; a key that another KMS signed seals nothing."""
     (tmp_path / "kms.json").write_text(json.dumps({"phala": "02" + "11" * 32}))
