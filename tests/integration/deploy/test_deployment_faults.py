@@ -157,8 +157,9 @@ async def test_a_size_that_is_left_out_again_stays(cloud: FakeCloud, tmp_path: P
         await service.up(wanted(placement=_disk(40)), GREETING)
         before = [each for each in cloud.requests if not each.startswith("GET")]
         record = await service.up(wanted(placement=Placement()), GREETING)
-    assert [each for each in cloud.requests if not each.startswith("GET")] == before
-    assert record.placement == _disk(40)
+        assert [each for each in cloud.requests if not each.startswith("GET")] == before
+        assert record.placement == _disk(40)
+        assert (await service.up(wanted(placement=Placement(disk_gb=50)), GREETING)).placement == _disk(50)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
