@@ -4,16 +4,17 @@ Invariant: what is asked of a deployment is asked of all its machines, and after
 until they are up and have proved what they run, as after a deployment.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from jobs.deploy.backends.backend import Action, Machine, MachineState, Placement
 from jobs.deploy.cloud.errors import CloudInterruptedError
+from jobs.deploy.placement import resized
 from jobs.deploy.readiness import wait_until_stopped
 from jobs.deploy.record import DeploymentRecord
 from jobs.deploy.service import DockerDeploymentService
-from jobs.deploy.wanted import DeploymentConflictError, recorded
+from jobs.deploy.wanted import recorded
 
-__all__ = ["replicate", "resize", "resized", "restart", "start", "stop"]
+__all__ = ["replicate", "resize", "restart", "start", "stop"]
 
 _STILL = frozenset({MachineState.STOPPED, MachineState.STOPPING})
 
@@ -70,27 +71,11 @@ async def resize(
 
     Raises:
         DeploymentConflictError: the disk would shrink; nothing was sent.
+        DeployError: the place does not offer this size; nothing was sent.
     """
-    record, machine = await service.machine(name)
-    disk_gb = record.placement.disk_gb or machine.placement.disk_gb
-    if given.disk_gb and disk_gb and given.disk_gb < disk_gb:
-        raise DeploymentConflictError(
-            f"the disk of {name} has {disk_gb} GiB, and a disk cannot shrink to {given.disk_gb}",
-            advice="deploy it under another name to have a smaller one",
-        )
+    record, _ = await service.machine(name)
     wanted = replace(recorded(record), placement=resized(record.placement, given))
     return await service.up(wanted, is_verified=is_verified)
-
-
-def resized(placement: Placement, given: Placement) -> Placement:
-    """Return a placement with what is given put over it.
-
-    An instance type stands for processors and memory, so another one makes former wishes for these void.
-    """
-    if given.instance_type:
-        placement = replace(placement, vcpu=None, memory_mb=None)
-    stated = {each.name: value for each in fields(given) if (value := getattr(given, each.name))}
-    return replace(placement, **stated)
 
 
 async def replicate(

@@ -12,6 +12,7 @@ from blueprint.tee.event_log import Event
 from blueprint.tee.verify import configuration_id
 from jobs.deploy.app_compose import parse_app_compose
 from jobs.deploy.backends.backend import Placement
+from jobs.deploy.placement import check_change, resized
 from jobs.deploy.record import DeploymentRecord, Stage
 from jobs.deploy.wanted import Variables, Wanted, is_same
 
@@ -118,6 +119,9 @@ def make_plan(
         place: the back end's name.
         old_volumes: the named volumes of the text that is deployed.
         volumes: those of the text that is wanted.
+
+    Raises:
+        DeploymentConflictError: it cannot be done: the disk would shrink, or the machine be moved.
     """
     new_hash = wanted.workload.compose_hash.hex()
     if record is None or record.stage is Stage.PREPARED:
@@ -130,6 +134,8 @@ def make_plan(
             added=tuple(sorted(wanted.names)),
             changes=tuple(_resources(Placement(), wanted.placement)),
         )
+    placement = resized(record.placement, wanted.placement)
+    check_change(record.name, record.placement, placement)
     before, after = parse_app_compose(record.app_compose), parse_app_compose(wanted.workload.app_compose)
     old_names, new_names = set(record.names), set(wanted.names)
     replaces = variables is not None and not is_same(record, variables)
@@ -144,7 +150,7 @@ def make_plan(
         changes=(
             *_members(before, after),
             *_order(record.names, wanted.names),
-            *_resources(record.placement, wanted.placement),
+            *_resources(record.placement, placement),
         ),
         added=tuple(sorted(new_names - old_names)),
         removed=tuple(sorted(old_names - new_names)),
@@ -177,8 +183,8 @@ def _order(before: tuple[str, ...], after: tuple[str, ...]) -> Iterator[Change]:
 def _resources(before: Placement, after: Placement) -> Iterator[Change]:
     old, new = asdict(before), asdict(after)
     for name, value in new.items():
-        if value not in (old[name], None, ""):
-            yield Change(name=name, before=str(old[name] or "-"), after=str(value))
+        if value != old[name]:
+            yield Change(name=name, before=str(old[name] or "-"), after=str(value or "-"))
 
 
 def _diff(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> str:

@@ -13,10 +13,12 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from blueprint.foreign_json import parse_json
 from blueprint.tee.sealing import SecretVariable
@@ -126,19 +128,15 @@ class DeploymentRecord:
         content = parse_json(text)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"expected a deployment's record of format {FORMAT}")
-        known: dict[str, Any] = {
-            each.name: content[each.name] for each in fields(cls) if each.name in content
-        }
         try:
-            known["stage"] = Stage(known["stage"])
-            known["placement"] = Placement(**known.get("placement") or {})
-            if known.get("variables"):
-                known["variables"] = VariablesDigest(**known["variables"])
-            for name in ("names", "one_shots", "endpoints", "checks"):
-                known[name] = tuple(known.get(name) or ())
-            return cls(**known)
-        except (KeyError, TypeError) as exc:
-            raise ValueError(f"a member is missing or of another kind: {exc}") from exc
+            return _RECORD.validate_json(text, strict=True)
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"the member {where}: {first['msg']}") from None
+
+
+_RECORD: Final = TypeAdapter(DeploymentRecord)
 
 
 @dataclass(slots=True)

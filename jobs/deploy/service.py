@@ -16,17 +16,21 @@ from jobs.deploy.backends.backend import (
     Backend,
     Machine,
     MachineState,
+    Placement,
     Provision,
     PublicKey,
     Workload,
 )
+from jobs.deploy.errors import PreparationLostError
 from jobs.deploy.fleet import Fleet, UnknownDeploymentError, unknown
+from jobs.deploy.placement import check_change, difference, resized
 from jobs.deploy.progress import committed, is_only_prepared, keyed, prepared, stated_key, verified
 from jobs.deploy.readiness import LOOK_S, wait_until_ready, wait_until_stopped
 from jobs.deploy.record import DeploymentRecord, Entry, RecordStore, Stage
 from jobs.deploy.trust import KmsTrust
 from jobs.deploy.wanted import (
     DeploymentConflictError,
+    Sealed,
     Variables,
     Wanted,
     check_names,
@@ -121,8 +125,7 @@ class DockerDeploymentService:
         with self.records.locked(wanted.workload.name) as entry:
             machines = await self.fleet.to_change(entry.record, wanted)
             if not machines or is_only_prepared(entry.record, wanted):
-                record = await self._prepare(entry, wanted)
-                machines = (await self._commit(entry, record, wanted, variables),)
+                machines = (await self._create(entry, wanted, variables),)
             else:
                 machines = await self._change(entry, machines, wanted, variables)
             await self._settle(entry, machines, wanted)
@@ -194,6 +197,17 @@ class DockerDeploymentService:
         """Put the key into the record, once the KMS has been found to vouch for it."""
         return record if stated is None else keyed(record, stated, self._trust.verify(record.app_id, stated))
 
+    async def _create(self, entry: Entry, wanted: Wanted, variables: Variables | None) -> Machine:
+        record = await self._prepare(entry, wanted)
+        try:
+            return await self._commit(entry, record, wanted, variables)
+        except PreparationLostError:
+            entry.remove()  # or the same call again would commit it again, for ever
+            if record.order or isinstance(variables, Sealed):
+                raise  # others know its identity, and have sealed for it
+        self.say(f"what was prepared for {record.name} has expired: preparing it again")
+        return await self._commit(entry, await self._prepare(entry, wanted), wanted, variables)
+
     async def _commit(
         self,
         entry: Entry,
@@ -226,8 +240,10 @@ class DockerDeploymentService:
         wanted: Wanted,
         variables: Variables | None,
     ) -> tuple[Machine, ...]:
-        """Make all machines what is wanted; it is recorded last, so an interrupted change is made again."""
+        """Make all machines what is wanted; each step is recorded at its end, so that it is made again."""
         record = _recorded(entry)
+        wanted = replace(wanted, placement=resized(record.placement, wanted.placement))
+        to_resize = await self._resizable(record, machines, wanted.placement)
         is_other = record.compose_hash != wanted.workload.compose_hash.hex() or record.stage is Stage.PREPARED
         has_new = variables is not None and not is_same(record, variables)
         if is_other and variables is None and set(wanted.names) - set(record.names):
@@ -236,21 +252,29 @@ class DockerDeploymentService:
                 f"{record.name} needs variables that it does not have: {missing}",
                 advice="give all of them: an update replaces all variables",
             )
-        is_resized = wanted.placement != record.placement
-        for machine in machines:
-            if is_other or has_new:
-                record = await self._apply(
-                    record, machine, wanted, variables if has_new else None, is_other=is_other
-                )
-            if is_resized:
-                self.say(f"resizing {record.name}")
-                await self.backend.scaling.resize(machine, wanted.placement)
-        if is_other or has_new or is_resized:
-            record = committed(
-                record, machines[0], wanted, variables if has_new else None, now_s=self._now_s()
-            )
-            entry.write(record)
+        if is_other or has_new:
+            new = variables if has_new else None
+            for machine in machines:
+                record = await self._apply(record, machine, wanted, new, is_other=is_other)
+            so_far = replace(wanted, placement=record.placement)
+            record = entry.write(committed(record, machines[0], so_far, new, now_s=self._now_s()))
+        if to_resize != Placement():
+            self.say(f"resizing {record.name}")
+            for machine in machines:
+                await self.backend.scaling.resize(machine, to_resize)
+            entry.write(committed(record, machines[0], wanted, None, now_s=self._now_s()))
         return tuple([await self._woken(machine) for machine in machines])
+
+    async def _resizable(
+        self, record: DeploymentRecord, machines: Sequence[Machine], placement: Placement
+    ) -> Placement:
+        """Return what is to change of a size, once it is known that it can."""
+        changed = difference(record.placement, placement)
+        if changed != Placement():
+            for machine in machines:
+                check_change(record.name, record.placement, placement, machine.placement)
+            await self.backend.scaling.price(placement)  # raises where the place does not offer it
+        return changed
 
     async def _woken(self, machine: Machine) -> Machine:
         """Start a machine that stands still, or is about to: it is wanted up."""

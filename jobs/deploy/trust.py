@@ -8,15 +8,20 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from blueprint.errors import AttestationError, PolicyViolationError
-from blueprint.foreign_json import parse_json
 from blueprint.tee.kms_key import VerifiedPublicKey, signer_of_public_key, verify_public_key
 from jobs.deploy.backends.backend import PublicKey
 from jobs.deploy.errors import DeployError
 from jobs.deploy.whole_file import write_whole
 
 __all__ = ["KmsTrust"]
+
+_MEMORY: Final = TypeAdapter(dict[str, Annotated[str, StringConstraints(pattern="^[0-9a-f]{66}$")]])
+"""Compressed secp256k1 keys in hexadecimal digits, by KMS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +53,35 @@ class KmsTrust:
                 "so nothing is sealed to it"
             )
         believed = frozenset(self.pinned) or self._remembered(stated.kms)
-        if not believed:
-            believed = frozenset({self._believe(app_id, stated)})
-        return verify_public_key(
+        first = None if believed else self._first_seen(app_id, stated)
+        key = verify_public_key(
             app_id=bytes.fromhex(app_id),
             public_key=stated.key,
             signature=stated.signature,
             timestamp_s=stated.timestamp_s,
-            pinned_keys=believed,
+            pinned_keys=believed if first is None else {first},
             now_s=int(self.now_s()),
         )
+        if first is not None:
+            self._remember(stated.kms, first)
+        return key
 
-    def _believe(self, app_id: str, stated: PublicKey) -> bytes:
+    def _first_seen(self, app_id: str, stated: PublicKey) -> bytes:
         if self.remembered is None:
             raise AttestationError("no KMS key is pinned: give the one that you trust with --kms-key")
-        signer = signer_of_public_key(
+        return signer_of_public_key(
             app_id=bytes.fromhex(app_id),
             public_key=stated.key,
             signature=stated.signature,
             timestamp_s=stated.timestamp_s,
         )
-        known = self._read()
-        known[stated.kms] = signer.hex()
-        self._write(known)
+
+    def _remember(self, kms: str, signer: bytes) -> None:
+        self._write({**self._read(), kms: signer.hex()})
         self.announce(
-            f"KMS key {signer.hex()} of {stated.kms or 'the place'} is trusted from now on, as the first "
+            f"KMS key {signer.hex()} of {kms or 'the place'} is trusted from now on, as the first "
             f"that was seen; compare it, and pin it with --kms-key. Recorded in {self.remembered}"
         )
-        return signer
 
     def _remembered(self, kms: str) -> frozenset[bytes]:
         key = self._read().get(kms) if self.remembered is not None else None
@@ -84,14 +90,16 @@ class KmsTrust:
     def _read(self) -> dict[str, str]:
         assert self.remembered is not None
         try:
-            content = parse_json(self.remembered.read_bytes())
+            return _MEMORY.validate_json(self.remembered.read_bytes(), strict=True)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as exc:
-            raise DeployError(f"{self.remembered}: {exc}", advice="repair it, or move it away") from exc
-        if not isinstance(content, dict):
-            raise DeployError(f"{self.remembered}: expected an object", advice="repair it, or move it away")
-        return {kms: str(key) for kms, key in content.items()}
+        except (OSError, ValidationError) as exc:
+            # SECURITY: what cannot be read is not passed over, or the next key would be the first one
+            # (test_a_damaged_memory_is_named_not_passed_over).
+            raise DeployError(
+                f"{self.remembered} is no file of KMS keys that were trusted",
+                advice="repair it, or move it away",
+            ) from exc
 
     def _write(self, known: dict[str, str]) -> None:
         assert self.remembered is not None

@@ -3,13 +3,14 @@
 import hashlib
 import json
 
+import httpx
 from pydantic import SecretStr
 
 from blueprint.tee.sealing import SecretVariable, seal
 from blueprint.testing.cloud import FakeCloud
 from jobs.deploy.backends.backend import Machine, Placement, Workload
 from jobs.deploy.backends.phala import PhalaBackend
-from jobs.deploy.cloud.client import CloudClient
+from jobs.deploy.cloud.client import API_VERSION, CloudClient
 from jobs.deploy.cloud.retry import Retrier
 
 
@@ -35,11 +36,22 @@ async def no_wait(seconds: float) -> None:
     """Do not wait."""
 
 
-def backend_of(cloud: FakeCloud, *, key: str | None = None) -> PhalaBackend:
+def backend_of(
+    cloud: FakeCloud,
+    *,
+    key: str | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    api_version: str = API_VERSION,
+) -> PhalaBackend:
     """Our adapter, which waits for nothing."""
     retrier = Retrier(sleep=no_wait, jitter=lambda: 0.0)
     client = CloudClient(
-        api_key=SecretStr(key or cloud.api_key), base_url=cloud.url, retrier=retrier, timeout_s=5
+        api_key=SecretStr(key or cloud.api_key),
+        base_url=cloud.url,
+        retrier=retrier,
+        timeout_s=5,
+        transport=transport,
+        api_version=api_version,
     )
     return PhalaBackend(client, poll_s=0.01)
 

@@ -1,7 +1,8 @@
 """A simulated KMS: the keys of applications, and signed statements about them.
 
-Invariant: every key follows from the seed and the app id alone, so a KMS that starts again with its seed
-gives the same keys; and what it signs verifies with :mod:`blueprint.tee.kms_key` under its root key.
+Invariant: every key follows from the seed, the app id and the number of rotations alone, so a KMS that starts
+again with its seed gives the same keys; and what it signs verifies with :mod:`blueprint.tee.kms_key` under
+its root key.
 Source of the rule: dstack, KMS (app keys, encryption keys of environments) and guest agent (``GetKey``).
 """
 
@@ -29,6 +30,7 @@ class SimulatedKms:
 
     def __init__(self, seed: bytes | None = None) -> None:
         self._seed = os.urandom(_KEY_BYTES) if seed is None else seed
+        self._rotations = 0
         self._root = coincurve.PrivateKey(derive_key(self._seed, b"SIMULATED-KMS", b"root"))
 
     @property
@@ -50,9 +52,13 @@ class SimulatedKms:
         public = coincurve.PrivateKey(self.app_key(app_id)).public_key.format()
         return self._sign(b"dstack-kms-issued:" + app_id + public)
 
+    def rotate(self) -> None:
+        """Give applications other keys to seal to: what was sealed before opens no more; the root stays."""
+        self._rotations += 1
+
     def env_private_key(self, app_id: bytes) -> bytes:
         """Return the X25519 key that opens the application's variables, 32 bytes: for its guests only."""
-        return derive_key(self._seed, b"SIMULATED-KMS", b"env" + app_id)
+        return derive_key(self._seed, b"SIMULATED-KMS", b"env" * (1 + self._rotations) + app_id)
 
     def env_public_key(self, app_id: bytes) -> bytes:
         """Return the X25519 key to seal to, 32 bytes."""

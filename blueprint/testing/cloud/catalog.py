@@ -9,8 +9,9 @@ from aiohttp import web
 
 from blueprint.testing.cloud.checks import Route, api_version, invalid
 from blueprint.testing.cloud.faults import Refusal, refusal
+from blueprint.testing.cloud.sizes import SIZES
 from blueprint.testing.cloud.views import account_view, instance_type_view, kms_view
-from blueprint.testing.cloud.workspace import SIZES, Workspace
+from blueprint.testing.cloud.workspace import Workspace
 
 __all__ = ["Catalog"]
 

@@ -74,6 +74,14 @@ class FakeCloud:
         """Spoil the next answers to a method and a path below the base URL; ``{id}`` stands for any id."""
         self._faults.setdefault((method, path), []).extend([fault] * times)
 
+    def mend(self) -> None:
+        """Spoil no further answer."""
+        self._faults.clear()
+
+    def forget_prepared(self) -> None:
+        """Let everything expire that was provisioned and is not committed."""
+        self._workspace.forget_prepared()
+
     async def __aenter__(self) -> Self:
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:

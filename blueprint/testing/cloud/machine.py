@@ -13,6 +13,7 @@ from blueprint.foreign_json import JsonValue
 from blueprint.tee.simulator.cvm import BootError, SimulatedCvm
 from blueprint.tee.simulator.kms import SimulatedKms
 from blueprint.tee.simulator.platform import MockPlatform
+from blueprint.testing.cloud.sizes import DISK_GB
 
 __all__ = ["FakeContainer", "FakeMachine", "Prepared"]
 
@@ -87,6 +88,12 @@ class FakeMachine:
         if self.wanted == "running" and self.clock() < self._ready_s:
             return "starting"
         return self.wanted
+
+    @property
+    def disk_gb(self) -> int:
+        """How large its disk is."""
+        asked = self.prepared.size.get("disk_size")
+        return asked if isinstance(asked, int) else DISK_GB
 
     @property
     def is_online(self) -> bool:

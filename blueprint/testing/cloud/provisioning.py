@@ -17,8 +17,9 @@ from blueprint.testing.cloud.checks import (
     read_object,
 )
 from blueprint.testing.cloud.faults import Refusal, refusal
+from blueprint.testing.cloud.sizes import SIZE_MEMBERS, demand_size
 from blueprint.testing.cloud.views import kms_view, vm_view
-from blueprint.testing.cloud.workspace import SIZE_MEMBERS, Workspace
+from blueprint.testing.cloud.workspace import Workspace
 
 __all__ = ["Provisioning"]
 
@@ -48,7 +49,7 @@ class Provisioning:
         body, workspace = await read_object(request), self._workspace
         demand(body, {**SIZE_MEMBERS, "teepod_id": "number", "image": "string", "listed": "boolean"})
         name, compose = demand_name(body.get("name")), demand_compose(body.get("compose_file"))
-        size = workspace.demand_size(body)
+        size = demand_size(body)
         self._demand_node(body)
         if any(machine.prepared.name == name for machine in workspace.machines):
             raise Refusal(refusal(409, "a CVM of this name exists", code="ERR-01-004"))

@@ -10,8 +10,9 @@ from aiohttp import web
 from blueprint.foreign_json import JsonValue
 from blueprint.testing.cloud.checks import Route, demand, demand_compose, demand_sealed, read_object
 from blueprint.testing.cloud.machine import FakeMachine, Prepared
+from blueprint.testing.cloud.sizes import SIZE_MEMBERS, demand_size
 from blueprint.testing.cloud.views import kms_view
-from blueprint.testing.cloud.workspace import SIZE_MEMBERS, Workspace
+from blueprint.testing.cloud.workspace import Workspace
 
 __all__ = ["Updates"]
 
@@ -81,7 +82,7 @@ class Updates:
     async def _resources(self, request: web.Request) -> web.Response:
         machine, body = self._find(request), await read_object(request)
         demand(body, {**SIZE_MEMBERS, "allow_restart": "boolean"})
-        machine.prepared.size |= self._workspace.demand_size(body)
+        machine.prepared.size |= demand_size(body, disk_gb=machine.disk_gb)
         return web.json_response(_begun(), status=202)
 
     def _find(self, request: web.Request) -> FakeMachine:

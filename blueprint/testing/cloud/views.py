@@ -11,6 +11,7 @@ from blueprint.tee.simulator.cvm import SimulatedCvm
 from blueprint.tee.simulator.kms import SimulatedKms
 from blueprint.testing.cloud.checks import VERSIONS
 from blueprint.testing.cloud.machine import FakeMachine
+from blueprint.testing.cloud.sizes import DISK_GB, SIZES
 
 __all__ = [
     "FIRST_VERSION",
@@ -68,7 +69,7 @@ def instance_type_view(name: str, vcpu: int, memory_mb: int, hourly_rate: str) -
         "memory_mb": memory_mb,
         "hourly_rate": hourly_rate,
         "requires_gpu": False,
-        "default_disk_size_gb": 20,
+        "default_disk_size_gb": DISK_GB,
         "family": "cpu",
     }
 
@@ -99,7 +100,8 @@ def _urls(machine: FakeMachine) -> list[JsonValue]:
 
 def _size(machine: FakeMachine) -> tuple[JsonValue, JsonValue, JsonValue]:
     size = machine.prepared.size
-    return size.get("vcpu") or 1, size.get("memory") or 2048, size.get("disk_size") or 40
+    vcpu, memory, _ = SIZES[str(size.get("instance_type") or "tdx.small")]
+    return size.get("vcpu") or vcpu, size.get("memory") or memory, machine.disk_gb
 
 
 def vm_view(machine: FakeMachine) -> dict[str, JsonValue]:

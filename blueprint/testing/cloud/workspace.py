@@ -3,7 +3,7 @@
 Invariant: a machine exists exactly once for each app id and compose hash that was committed, however often.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from blueprint.foreign_json import JsonValue
 from blueprint.tee.simulator.kms import SimulatedKms
@@ -12,16 +12,7 @@ from blueprint.testing.cloud.checks import compose_bytes
 from blueprint.testing.cloud.faults import Refusal, refusal
 from blueprint.testing.cloud.machine import FakeContainer, FakeMachine, Prepared
 
-__all__ = ["SIZES", "SIZE_MEMBERS", "Workspace"]
-
-SIZES = {
-    "tdx.small": (1, 2048, "0.06"),
-    "tdx.medium": (2, 4096, "0.12"),
-    "tdx.large": (4, 8192, "0.24"),
-}
-"""Cores, MiB and US dollars an hour of the instance types."""
-SIZE_MEMBERS = {"instance_type": "string", "vcpu": "number", "memory": "number", "disk_size": "number"}
-"""The members of a request that state a size, with their types."""
+__all__ = ["Workspace"]
 
 
 class Workspace:
@@ -67,12 +58,6 @@ class Workspace:
             raise Refusal(refusal(409, "several CVMs have this name", code="ERR-03-002"))
         return found[0]
 
-    def demand_size(self, body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return what a request states of a size; an instance type must be one that is offered."""
-        if body.get("instance_type") not in (None, *SIZES):
-            raise Refusal(refusal(404, "no such instance type", code="ERR-02-001"))
-        return {member: body[member] for member in SIZE_MEMBERS if member in body}
-
     def demand_room(self) -> None:
         """Refuse another machine where the quota or the node is full."""
         if len(self.machines) >= self.max_machines:
@@ -97,6 +82,10 @@ class Workspace:
         if found is None:
             raise Refusal(refusal(400, "never provisioned, or expired", code="ERR-01-006"))
         return found
+
+    def forget_prepared(self) -> None:
+        """Forget what was prepared, as the cloud does after a while."""
+        self._prepared.clear()
 
     def create(self, prepared: Prepared, sealed: bytes | None) -> FakeMachine:
         """Boot another machine."""

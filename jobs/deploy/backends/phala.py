@@ -21,6 +21,7 @@ from jobs.deploy.backends.backend import (
 )
 from jobs.deploy.backends.phala_words import (
     app_id_of,
+    check_size,
     compose_object,
     container_of,
     evidence_of,
@@ -77,7 +78,7 @@ class _Provisioning:
         self._client = client
 
     async def provision(self, workload: Workload, placement: Placement) -> Provision:
-        sizes = await _offered_sizes(self._client, placement.instance_type)
+        sizes = await _offered_sizes(self._client, placement)
         await _check_host(self._client, node=placement.node, image=placement.image)
         compose = compose_object(workload)
         body: dict[str, JsonValue] = {
@@ -146,11 +147,12 @@ class _Provisioning:
             await self._client.patch(machine.id, "envs", variables)
 
 
-async def _offered_sizes(client: CloudClient, wanted: str) -> Sequence[InstanceType]:
-    """Return the instance types that are offered; one that is wanted must be among them."""
+async def _offered_sizes(client: CloudClient, wanted: Placement) -> Sequence[InstanceType]:
+    """Return the instance types that are offered; what is wanted must be among them."""
     sizes = [item for family in (await client.instance_types()).result for item in family.items]
-    if wanted:
-        _must_be_among(wanted, [size.id for size in sizes], "instance type")
+    if wanted.instance_type:
+        _must_be_among(wanted.instance_type, [size.id for size in sizes], "instance type")
+    check_size(wanted, sizes)
     return sizes
 
 
@@ -227,12 +229,12 @@ class _Scaling:
         self._client = client
 
     async def price(self, placement: Placement) -> str:
-        sizes = await _offered_sizes(self._client, placement.instance_type)
+        sizes = await _offered_sizes(self._client, placement)
         return price_of(placement.instance_type, sizes)
 
     async def resize(self, machine: Machine, placement: Placement) -> None:
-        body: dict[str, JsonValue] = {**resources_of(placement), "allow_restart": True}
-        await self._client.patch(machine.id, "resources", body)
+        if resources := resources_of(placement):
+            await self._client.patch(machine.id, "resources", {**resources, "allow_restart": True})
 
     async def replicate(self, machine: Machine, node: str) -> Machine:
         await _check_host(self._client, node=node)

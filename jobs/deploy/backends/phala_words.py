@@ -24,7 +24,7 @@ from jobs.deploy.backends.backend import (
     Stats,
     Workload,
 )
-from jobs.deploy.cloud.errors import CloudProtocolError, Complaint
+from jobs.deploy.cloud.errors import CloudProtocolError, Complaint, UnknownChoiceError
 from jobs.deploy.cloud.models import (
     Attestation,
     Certificate,
@@ -39,6 +39,7 @@ from jobs.deploy.errors import DeployError
 
 __all__ = [
     "app_id_of",
+    "check_size",
     "compose_object",
     "container_of",
     "evidence_of",
@@ -74,6 +75,8 @@ _APP_ID = re.compile(r"(?:app_|0x)?([0-9a-fA-F]{40})")
 _PROJECT_NAME = re.compile(r"/?dstack-(.+)-\d+")
 _EXITED = re.compile(r"Exited \((\d+)\)")
 _MB_PER_GB = 1024
+_UNTOLD = 1 << 62
+"""A size that the cloud does not tell is not judged."""
 
 
 def hex_bytes(text: str, length: int, what: str) -> bytes:
@@ -133,6 +136,36 @@ def price_of(instance_type: str, sizes: Sequence[InstanceType]) -> str:
     """Return what a size costs, or an empty string where the cloud does not say."""
     rates = (size.hourly_rate for size in sizes if size.id == instance_type and size.hourly_rate)
     return next((f"{rate} USD/h" for rate in rates), "")
+
+
+def check_size(wanted: Placement, sizes: Sequence[InstanceType]) -> None:
+    """Find a size that no instance type has, or a disk smaller than comes with it; what is not told may be.
+
+    Raises:
+        UnknownChoiceError: it names what is offered.
+    """
+    offered = [size for size in sizes if wanted.instance_type in ("", size.id)]
+    fitting = [
+        size
+        for size in offered
+        if (wanted.vcpu or 0) <= (size.vcpu or _UNTOLD)
+        and (wanted.memory_mb or 0) <= (size.memory_mb or _UNTOLD)
+    ]
+    least_gb = min((size.default_disk_size_gb or 0 for size in fitting), default=0)
+    if offered and not fitting:
+        asked = f"{wanted.vcpu or 'any'} vCPU and {wanted.memory_mb or 'any'} MB of memory"
+    elif wanted.disk_gb is not None and wanted.disk_gb < least_gb:
+        asked = f"a disk of {wanted.disk_gb} GB"
+    else:
+        return
+    shown = ", ".join(
+        f"{size.id} ({size.vcpu or '?'} vCPU, {size.memory_mb or '?'} MB, disk from "
+        f"{size.default_disk_size_gb or '?'} GB)"
+        for size in offered
+    )
+    raise UnknownChoiceError(
+        Complaint(request="looking up the size", text=f"nothing has {asked}; offered: {shown}")
+    )
 
 
 def provision_of(answer: Provisioned, key: PublicKey | None, *, price: str = "") -> Provision:

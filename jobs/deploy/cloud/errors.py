@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jobs.deploy.errors import DeployError
+from jobs.deploy.errors import DeployError, PreparationLostError
 
 __all__ = [
     "AppConflictError",
@@ -170,7 +170,7 @@ class HashUnregisteredError(CloudError):
     advised = "register the compose hash in the application's contract, then run the same command again"
 
 
-class HashExpiredError(CloudError):
+class HashExpiredError(CloudError, PreparationLostError):
     """What was prepared has expired."""
 
     advised = "prepare it again"

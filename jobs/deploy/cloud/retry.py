@@ -89,7 +89,7 @@ class Retrier:
 
 
 def _may_repeat(error: CloudError, is_repeatable: bool) -> bool:  # noqa: FBT001 - one caller
-    if isinstance(error, CloudUnreachableError | RateLimitedError):
+    if isinstance(error, CloudUnreachableError | RateLimitedError | BusyError):
         return True  # the cloud has not begun it
     # SECURITY: a machine that is paid for is never ordered twice (test_an_order_is_sent_once).
-    return is_repeatable and isinstance(error, CloudServerError | CloudInterruptedError | BusyError)
+    return is_repeatable and isinstance(error, CloudServerError | CloudInterruptedError)

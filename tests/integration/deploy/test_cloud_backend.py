@@ -12,8 +12,9 @@ from jobs.deploy.backends.backend import Action, Health, MachineState, Placement
 from jobs.deploy.backends.phala import PhalaBackend
 from jobs.deploy.cloud import errors
 from jobs.deploy.cloud.client import CloudClient
+from jobs.deploy.cloud.retry import Retrier, RetryPolicy
 from jobs.deploy.errors import DeployError
-from tests.support.cloud_world import backend_of, deployed, workload
+from tests.support.cloud_world import backend_of, deployed, no_wait, workload
 
 
 async def test_a_deployment_boots_with_what_was_sealed(cloud: FakeCloud, backend: PhalaBackend) -> None:
@@ -195,14 +196,30 @@ FAULTS = [
 async def test_a_fault_is_an_error_with_advice(fault: Fault, kind: type[errors.CloudError]) -> None:
     """Each fault of an order becomes its own class, with what to do, and no machine exists."""
     async with FakeCloud() as cloud:
-        cloud.fail("POST", "/cvms/provision", fault)
-        client = CloudClient(api_key=SecretStr(cloud.api_key), base_url=cloud.url, timeout_s=0.5)
+        cloud.fail("POST", "/cvms/provision", fault, times=RetryPolicy().attempts)
+        retrier = Retrier(sleep=no_wait)
+        client = CloudClient(
+            api_key=SecretStr(cloud.api_key), base_url=cloud.url, timeout_s=0.5, retrier=retrier
+        )
         async with client:
             with pytest.raises(kind) as caught:
                 await PhalaBackend(client).provisioning.provision(workload(), Placement())
         assert caught.value.advice
         assert cloud.api_key not in str(caught.value)
         assert [] == cloud.machines
+
+
+@pytest.mark.parametrize("fault", [Fault(status=409), Fault(status=429, retry_after="0")], ids=["409", "429"])
+async def test_what_the_cloud_has_not_begun_is_asked_again(cloud: FakeCloud, fault: Fault) -> None:
+    """A conflict without a code, and too many requests, pass: the order is repeated, and made once."""
+    cloud.fail("POST", "/cvms/provision", fault)
+    backend = backend_of(cloud)
+    await deployed(backend)
+    cloud.fail("PATCH", "/cvms/{id}/resources", fault)
+    await backend.scaling.resize((await backend.machines.list())[0], Placement(disk_gb=50))
+    await backend.aclose()
+    assert 2 == cloud.requests.count("POST /cvms/provision")
+    assert [50] == [machine.disk_gb for machine in cloud.machines]
 
 
 async def test_full_nodes_quota_and_a_taken_name_are_told() -> None:
@@ -231,6 +248,37 @@ async def test_an_unknown_instance_type_is_found_before_the_order(
     with pytest.raises(errors.UnknownChoiceError, match=r"tdx\.medium"):
         await backend.provisioning.provision(workload(), Placement(instance_type="tdx.huge"))
     assert "POST /cvms/provision" not in cloud.requests
+
+
+@pytest.mark.parametrize(
+    ("placement", "said"),
+    [
+        (Placement(instance_type="tdx.small", disk_gb=19), "nothing has a disk of 19 GB; offered: tdx.small"),
+        (Placement(disk_gb=1), r"a disk of 1 GB; offered: tdx\.small .*disk from 20 GB\), tdx\.medium"),
+        (Placement(vcpu=5), "nothing has 5 vCPU and any MB of memory"),
+        (Placement(vcpu=1, memory_mb=8193), "nothing has 1 vCPU and 8193 MB"),
+        (Placement(instance_type="tdx.small", memory_mb=4096), r"4096 MB of memory; .*tdx\.small \(1 vCPU"),
+    ],
+)
+async def test_a_size_that_is_not_offered_is_found_before_anything_is_sent(
+    cloud: FakeCloud, backend: PhalaBackend, placement: Placement, said: str
+) -> None:
+    """For a new machine, for its price, and for one that exists, whose disk is compared by the service."""
+    for ask in (backend.scaling.price(placement), backend.provisioning.provision(workload(), placement)):
+        with pytest.raises(errors.UnknownChoiceError, match=said):
+            await ask
+    assert {"GET /instance-types"} == set(cloud.requests)
+
+
+async def test_sizes_that_the_cloud_does_not_tell_are_not_judged(
+    cloud: FakeCloud, backend: PhalaBackend
+) -> None:
+    """An answer of another version without figures, or without types, refuses nothing."""
+    asked = Placement(vcpu=64, memory_mb=1 << 20, disk_gb=1)
+    for items in ([{"id": "tdx.small"}], []):
+        told = {"result": [{"name": "cpu", "items": items}]}
+        cloud.fail("GET", "/instance-types", Fault(body=json.dumps(told).encode()))
+        await backend.scaling.price(asked)
 
 
 @pytest.mark.parametrize(

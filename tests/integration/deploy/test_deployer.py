@@ -18,7 +18,7 @@ from jobs.deploy.backends.local.private_engine import PrivateEngine
 from jobs.deploy.backends.local.state import StateFolder
 from jobs.deploy.compose.findings import Allowance
 from jobs.deploy.deployer import ServiceDeployer
-from jobs.deploy.errors import ApplicationFailedError, NoCapacityError
+from jobs.deploy.errors import ApplicationFailedError, NoCapacityError, PreparationLostError
 from jobs.deploy.order import Deployer
 from jobs.deploy.record import RecordStore
 from jobs.deploy.service import DockerDeploymentService
@@ -80,6 +80,17 @@ class TestOnTheFakeCloud(DeployerConformance):
         before = [each for each in self.cloud.requests if not each.startswith("GET")]
         await deployer.commit(self.order().key, sealed)
         assert [each for each in self.cloud.requests if not each.startswith("GET")] == before
+
+    async def test_what_the_cloud_has_forgotten_has_to_be_prepared_again(self, deployer: Deployer) -> None:
+        """The caller has sealed for that identity: that is said, and nothing is made under another one."""
+        sealed = self.sealed(await deployer.prepare(self.order()))
+        self.cloud.forget_prepared()
+        with pytest.raises(PreparationLostError):
+            await deployer.commit(self.order().key, sealed)
+        assert not self.cloud.machines
+        again = self.sealed(await deployer.prepare(self.order()))
+        await deployer.commit(self.order().key, again)
+        assert len(self.cloud.machines) == 1
 
     async def test_a_place_without_room_is_no_fault_of_the_order(self, deployer: Deployer) -> None:
         """The caller is told that there is no room now."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,38 +11,14 @@ import pytest
 from blueprint.errors import AttestationError, PolicyViolationError
 from blueprint.tee.sealing import SealingError, SecretVariable, seal
 from blueprint.testing.cloud import FakeCloud, Fault
-from jobs.deploy.app_compose import AppCompose
-from jobs.deploy.backends.backend import Action, Evidence, Machine, MachineState, Placement, Workload
+from jobs.deploy.backends.backend import Action, Evidence, Machine, MachineState
 from jobs.deploy.cloud.errors import CloudInterruptedError, CloudServerError
 from jobs.deploy.cloud.retry import RetryPolicy
 from jobs.deploy.errors import ApplicationFailedError, NotReadyError
 from jobs.deploy.record import RecordError, Stage
 from jobs.deploy.service import UnknownDeploymentError
-from jobs.deploy.wanted import DeploymentConflictError, Sealed, Wanted
-from tests.support.cloud_service import service_at
-
-SECRET = "s3cret of the caller"
-GREETING = [SecretVariable("GREETING", SECRET)]
-
-
-def workload(image: str = "nginx:1.25") -> Workload:
-    """The application's bytes."""
-    text = f"services:\n  web:\n    image: {image}\n    environment: [GREETING]\n"
-    return AppCompose(name="web-app", docker_compose_file=text, allowed_envs=("GREETING",)).workload()
-
-
-def wanted(image: str = "nginx:1.25") -> Wanted:
-    """A web application that may receive one variable."""
-    return Wanted(
-        workload=workload(image), names=("GREETING",), placement=Placement(instance_type="tdx.small")
-    )
-
-
-@pytest.fixture
-async def cloud() -> AsyncIterator[FakeCloud]:
-    """A cloud of its own for each test."""
-    async with FakeCloud() as made:
-        yield made
+from jobs.deploy.wanted import DeploymentConflictError, Sealed
+from tests.support.cloud_service import GREETING, SECRET, service_at, wanted, workload
 
 
 def changes(cloud: FakeCloud) -> list[str]:
@@ -172,6 +147,20 @@ async def test_a_name_that_a_stranger_has_is_refused(cloud: FakeCloud, tmp_path:
         with pytest.raises(DeploymentConflictError, match=f"not deployed from here .*{theirs.app_id}"):
             await service.up(wanted(), GREETING)
     assert len(cloud.machines) == 1
+
+
+async def test_variables_are_sealed_to_the_key_that_the_kms_has_now(cloud: FakeCloud, tmp_path: Path) -> None:
+    """A key that was rotated is fetched and judged anew with the next change, and the record follows."""
+    async with service_at(cloud, tmp_path) as service:
+        first = await service.up(wanted(), GREETING)
+        cloud.kms.rotate()
+        second = await service.up(wanted(), [SecretVariable("GREETING", "another")])
+        assert await service.rekey("web-app") == second
+    guest = cloud.machines[0].guest
+    assert guest is not None
+    assert guest.variables[0].value == "another"
+    assert second.public_key != first.public_key
+    assert second.kms_signer == first.kms_signer
 
 
 async def test_another_kms_key_is_not_believed(cloud: FakeCloud, tmp_path: Path) -> None:

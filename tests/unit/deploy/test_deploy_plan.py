@@ -12,7 +12,7 @@ from jobs.deploy.app_compose import AppCompose
 from jobs.deploy.backends.backend import Placement
 from jobs.deploy.plan import Change, make_plan
 from jobs.deploy.record import DeploymentRecord, Stage, VariablesDigest
-from jobs.deploy.wanted import Wanted
+from jobs.deploy.wanted import DeploymentConflictError, Wanted
 
 SECRET = "s3cret"
 
@@ -108,6 +108,13 @@ def test_resources_and_measured_members_are_compared() -> None:
         Change(name="public_logs", before="False", after="True")
         in make_plan(public, record(new), place="cloud").changes
     )
+
+
+def test_a_size_that_is_left_out_stays() -> None:
+    """Who leaves it to the place again changes nothing; a plan for a smaller disk is none."""
+    assert make_plan(wanted(), record(wanted(disk_gb=40)), place="cloud").is_noop
+    with pytest.raises(DeploymentConflictError, match="cannot shrink to 20"):
+        make_plan(wanted(disk_gb=20), record(wanted(disk_gb=40)), place="cloud")
 
 
 def test_a_volume_that_is_left_behind_is_warned_of() -> None:
