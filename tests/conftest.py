@@ -49,6 +49,14 @@ def has_version_2() -> bool:
         return False
 
 
+def has_docker() -> bool:
+    """Say whether a Docker engine of our own can be had."""
+    # Here, because in a guest and in containers there is only the sandbox.
+    from tests.support.docker import why_no_docker  # noqa: PLC0415
+
+    return not why_no_docker()
+
+
 def reaches_registries() -> bool:
     """Say whether the index of Python packages that this host is configured for accepts connections."""
     try:
@@ -82,16 +90,9 @@ REQUIREMENTS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: bool(os.environ.get("BLUEPRINT_TEST_VECTORS")),
         "needs real evidence in BLUEPRINT_TEST_VECTORS",
     ),
-    "docker": (lambda: _has_docker(), "needs a Docker engine of our own"),
+    "docker": (has_docker, "needs a Docker engine of our own"),
     "ps": (lambda: shutil.which("ps") is not None, "needs ps"),
 }
-
-
-def _has_docker() -> bool:
-    # Here, because in a guest and in containers there is only the sandbox.
-    from tests.support.docker import why_no_docker  # noqa: PLC0415
-
-    return not why_no_docker()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
