@@ -151,7 +151,7 @@ def node_command(
                 session = _open(flags, config=config, is_json=is_json, is_debug=is_debug, logs=logs)
                 redactor = session.redactor
                 return function(session, **given) or 0
-            except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
                 raise
             except Exception as error:  # noqa: BLE001 - a command's outermost frame: one line instead of a traceback
                 return _report(error, redactor, is_json=is_json, is_debug=is_debug)
