@@ -158,6 +158,14 @@ async def test_logs_cannot_move_the_cursor(operator: Operator, cloud: FakeCloud)
     assert (private.code, "the logs of web-app are not public; " in private.stderr) == (1, True)
 
 
+async def test_an_error_cannot_move_the_cursor(operator: Operator, cloud: FakeCloud) -> None:
+    """What a cloud says is shown with its control characters escaped, in errors and in what is told else."""
+    cloud.fail("GET", "/cvms/{id}", Fault(status=422, message="\x1b[2Jgone"), times=2)
+    for command in ("stats", "status"):
+        ran = await operator.run(command, "web-app")
+        assert (ran.code, "\x1b" in ran.stderr, "\\x1b[2Jgone" in ran.stderr) == (1, False, True), ran.stderr
+
+
 async def test_following_ends_quietly(operator: Operator, cloud: FakeCloud) -> None:
     """Ctrl-C is how it ends: exit code 130, and no word."""
     cloud.fail("GET", "/logs/{id}/{service}", Fault(delay_s=60.0), times=1)
