@@ -89,7 +89,7 @@ class Session:
 
     def say(self, text: RenderableType, style: str = "") -> None:
         """Print something that is no data, to stderr."""
-        self.stderr.print(Text(text, style=style) if isinstance(text, str) else text)
+        self.stderr.print(Text(printable(text), style=style) if isinstance(text, str) else text)
 
     def suggest(self, *commands: str) -> None:
         """End with the next useful commands; nothing with ``--json``."""
@@ -151,7 +151,7 @@ def node_command(
                 session = _open(flags, config=config, is_json=is_json, is_debug=is_debug, logs=logs)
                 redactor = session.redactor
                 return function(session, **given) or 0
-            except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
                 raise
             except Exception as error:  # noqa: BLE001 - a command's outermost frame: one line instead of a traceback
                 return _report(error, redactor, is_json=is_json, is_debug=is_debug)
@@ -163,7 +163,8 @@ def node_command(
 
 def _report(error: Exception, redactor: log.Redactor, *, is_json: bool, is_debug: bool) -> int:
     cause = first_cause(error)
-    code, line = exit_code_of(cause), redactor.text(one_line(cause))
+    # SECURITY: it may quote what a cloud, a chain or a file says (test_an_error_cannot_move_the_cursor).
+    code, line = exit_code_of(cause), printable(redactor.text(one_line(cause)), keep_newlines=False)
     if is_debug:
         sys.stderr.write(redactor.text("".join(traceback.format_exception(error))))
     if is_json:

@@ -11,7 +11,7 @@ from jobs.deploy.errors import DeployError
 from jobs.deploy.record import DeploymentRecord, RecordStore, Stage
 from jobs.deploy.wanted import DeploymentConflictError, Wanted
 
-__all__ = ["Fleet", "UnknownDeploymentError", "unknown"]
+__all__ = ["Fleet", "UnknownDeploymentError", "check_place", "unknown"]
 
 
 class UnknownDeploymentError(DeployError):
@@ -26,6 +26,19 @@ def unknown(name: str, records: RecordStore) -> UnknownDeploymentError:
         f"no deployment named {name!r} is recorded in {records.folder}",
         advice=f"did you mean {near[0]!r}?" if near else "`blueprint deploy list` shows those that are",
     )
+
+
+def check_place(record: DeploymentRecord, place: str) -> None:
+    """Find that a deployment is elsewhere.
+
+    Raises:
+        DeploymentConflictError: it is.
+    """
+    if record.place != place:
+        raise DeploymentConflictError(
+            f"{record.name} was deployed to {record.place}, not to {place}",
+            advice=f"use --place {record.place}",
+        )
 
 
 class Fleet:
@@ -46,11 +59,7 @@ class Fleet:
         Raises:
             DeploymentConflictError: it was deployed to another place.
         """
-        if record.place != self._backend.name:
-            raise DeploymentConflictError(
-                f"{record.name} was deployed to {record.place}, not to {self._backend.name}",
-                advice=f"use --place {record.place}",
-            )
+        check_place(record, self._backend.name)
         if record.machine_id:
             return await self._backend.machines.get(record.machine_id)
         found = await self._backend.machines.get(record.name)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from blueprint.cli.deploy.place import opened_service, place_of, record_store
 from blueprint.cli.session import Session
-from jobs.deploy.fleet import unknown
+from jobs.deploy.fleet import check_place, unknown
 from jobs.deploy.record import DeploymentRecord
 from jobs.deploy.service import DockerDeploymentService
 
@@ -36,8 +36,11 @@ async def opened_deployment(
 
     Raises:
         UnknownDeploymentError: it is not recorded.
+        DeploymentConflictError: it is at another place than the settings name.
         ConfigError, DeployError: as `opened_service`.
     """
     record = known_record(session, name)
-    async with opened_service(session, place_of(session, name), is_verifying=is_verifying) as service:
+    place = place_of(session, name)
+    check_place(record, place)  # before an engine is started that is not wanted
+    async with opened_service(session, place, is_verifying=is_verifying) as service:
         yield service, record
