@@ -6,6 +6,7 @@ Invariant: what we put there ourselves is taken neither from the quota of bytes 
 import os
 
 from sandbox.backends.backend import BoxUsage
+from sandbox.backends.refusal import refusal
 from sandbox.inside.root import BOX_FOLDERS
 from sandbox.kernel.mounts import new_tmpfs
 from sandbox.request import Limits
@@ -20,19 +21,23 @@ def make_box(limits: Limits, uid: int) -> int:
     """Make the tmpfs with its folders, which belong to ``uid``; returns its descriptor.
 
     Raises:
-        OSError: the kernel refuses.
+        SandboxUnavailableError: the kernel refuses.
+        SystemFailureError: this machine is short of something.
     """
-    files_fd = new_tmpfs(size_bytes=limits.disk_bytes, inodes=limits.inodes + BOX_ROOT_INODES, mode=0o711)
+    files_fd = -1
     try:
+        files_fd = new_tmpfs(size_bytes=limits.disk_bytes, inodes=limits.inodes + BOX_ROOT_INODES, mode=0o711)
         for name in BOX_FOLDERS:
             os.mkdir(name, 0o700, dir_fd=files_fd)
             os.chown(name, uid, uid, dir_fd=files_fd, follow_symlinks=False)
             folder = os.open(name, FOLDER_FLAGS, dir_fd=files_fd)
             os.fchmod(folder, 0o755 if name == "work" else 0o1777)
             os.close(folder)
-    except OSError:
-        os.close(files_fd)
-        raise
+    except OSError as exc:
+        if files_fd >= 0:
+            os.close(files_fd)
+        fix = "the service needs CAP_SYS_ADMIN and Linux 5.12"
+        raise refusal(exc.errno, f"a tmpfs cannot be made: {exc}", fix) from exc
     return files_fd
 
 

@@ -7,7 +7,6 @@ does not tell, or what cannot be told apart from the guest's own needs, is named
 
 import itertools
 import json
-import mmap
 import os
 import subprocess
 import sys
@@ -19,14 +18,12 @@ from sandbox.backends.box import box_usage, make_box
 from sandbox.backends.gvisor_bundle import Runsc, find_runsc, specification, stage_argv
 from sandbox.backends.gvisor_stage import GvisorStage
 from sandbox.backends.layout import layout_of
-from sandbox.backends.stage_group import join_files, new_group, remove_group
+from sandbox.backends.stage_group import bound_memory_and_tasks, join_files, new_group, remove_group
 from sandbox.backends.streams import read_line
 from sandbox.backends.usernumbers import UID_BASE, UID_COUNT, UserNumbers
-from sandbox.errors import SandboxUnavailableError, SystemFailureError
+from sandbox.errors import SandboxError, SandboxUnavailableError, SystemFailureError
 from sandbox.inside import guest
 from sandbox.inside.orders import Layout, pack
-from sandbox.kernel.cgroups import Group
-from sandbox.kernel.files import OUR_SHORTAGES
 from sandbox.kernel.grouptree import GroupTree, find_group_tree
 from sandbox.request import Limits
 from sandbox.result import Guarantees
@@ -105,13 +102,9 @@ class GvisorBackend:
         uid = self.numbers.take()
         try:
             files_fd = make_box(limits, uid)
-        except OSError as exc:
+        except SandboxError:
             self.numbers.give_back(uid)
-            if exc.errno in OUR_SHORTAGES:
-                raise SystemFailureError(f"a tmpfs cannot be made now: {exc}") from exc
-            raise SandboxUnavailableError(
-                f"a tmpfs cannot be made: {exc}; the service needs CAP_SYS_ADMIN and Linux 5.12"
-            ) from exc
+            raise
         sandbox = GvisorSandbox(self, layout, files_fd, uid, sandbox_id)
         self._open.add(sandbox)
         try:
@@ -205,7 +198,13 @@ class GvisorSandbox:
         group = new_group(groups, name)
         folder_fd = -1
         try:
-            _limit(group, order, held_bytes=self.usage().disk_bytes)
+            bound_memory_and_tasks(
+                group,
+                memory_bytes=order.limits.memory_bytes,
+                held_bytes=self.usage().disk_bytes,
+                # a backstop: programs meet the guest's own bound before
+                tasks_max=GUEST_TASKS + TASKS_PER_TASK * order.tasks_max,
+            )
             folder_fd = self._write_bundle(name, order)
             argv = stage_argv(
                 self._backend.runsc,
@@ -245,18 +244,3 @@ class GvisorSandbox:
                 os.close(descriptor)
         self.files_fd = self._place_fd = self._namespace_fd = -1
         self._backend.forget(self)
-
-
-def _limit(group: Group, order: StageOrder, *, held_bytes: int) -> None:
-    """Set the group's bounds; that on tasks is a backstop, programs meet the guest's own before.
-
-    SECURITY: ``held_bytes`` of files are charged to groups of earlier stages, and to the service; they count
-    against this one, or a program would get its memory and its disk.
-    """
-    memory_bytes = max(mmap.PAGESIZE, order.limits.memory_bytes - held_bytes)
-    try:
-        group.limit(memory_bytes=memory_bytes, tasks_max=GUEST_TASKS + TASKS_PER_TASK * order.tasks_max)
-    except OSError as exc:
-        raise SandboxUnavailableError(
-            f"a limit cannot be set: {exc}; the memory and pids controllers are needed"
-        ) from exc

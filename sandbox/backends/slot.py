@@ -8,7 +8,6 @@ its program, the next for its init.
 
 import asyncio
 import itertools
-import mmap
 import os
 import socket
 import subprocess
@@ -21,16 +20,15 @@ from sandbox.backends.box import box_usage, make_box
 from sandbox.backends.channel import Channel, Message
 from sandbox.backends.gateway import serve_gateway
 from sandbox.backends.layout import layout_of
+from sandbox.backends.refusal import refusal
 from sandbox.backends.report import outcome_of, sample_of, task_of
-from sandbox.backends.stage_group import new_group, remove_group
+from sandbox.backends.stage_group import bound_memory_and_tasks, new_group, remove_group
 from sandbox.backends.usernumbers import UID_BASE, UID_COUNT, UserNumbers
-from sandbox.errors import SandboxUnavailableError, SystemFailureError
+from sandbox.errors import SandboxError, SandboxUnavailableError, SystemFailureError
 from sandbox.inside.init import walls_here
 from sandbox.inside.launcher import Launcher
 from sandbox.inside.orders import pack, unpack_figures
 from sandbox.inside.wire import Fields
-from sandbox.kernel.cgroups import Group
-from sandbox.kernel.files import OUR_SHORTAGES
 from sandbox.kernel.grouptree import GroupTree, find_group_tree
 from sandbox.request import Limits
 from sandbox.result import Guarantees
@@ -92,13 +90,9 @@ class SlotBackend:
         uid = self._numbers.take()
         try:
             files_fd = make_box(limits, uid)
-        except OSError as exc:
+        except SandboxError:
             self._numbers.give_back(uid)
-            if exc.errno in OUR_SHORTAGES:
-                raise SystemFailureError(f"a tmpfs cannot be made now: {exc}") from exc
-            raise SandboxUnavailableError(
-                f"a tmpfs cannot be made: {exc}; the service needs CAP_SYS_ADMIN and Linux 5.12"
-            ) from exc
+            raise
         sandbox = SlotSandbox(self, tree, files_fd, uid, sandbox_id, mounts=mounts)
         self._open.add(sandbox)
         try:
@@ -166,14 +160,9 @@ class SlotSandbox:
         finally:
             for descriptor in folders:
                 os.close(descriptor)
-        if answer["error"] and answer["errno"] in OUR_SHORTAGES:
-            raise SystemFailureError(
-                f"{answer['error']}: this machine is short of something, try again later"
-            )
         if answer["error"]:
-            raise SandboxUnavailableError(
-                f"{answer['error']}; the service needs CAP_SYS_ADMIN and unconfined mounts"
-            )
+            fix = "the service needs CAP_SYS_ADMIN and unconfined mounts"
+            raise refusal(answer["errno"], f"{answer['error']}", fix)
 
     def _execute_launcher(self) -> None:
         ours, theirs = socket.socketpair()
@@ -200,7 +189,13 @@ class SlotSandbox:
         group = new_group(groups, name)
         try:
             task = task_of(order, group, wants_samples=on_sample is not None)
-            _limit(group, order, task.processes, held_bytes=self.usage().disk_bytes)
+            bound_memory_and_tasks(
+                group,
+                memory_bytes=order.limits.memory_bytes,
+                held_bytes=self.usage().disk_bytes,
+                # init is not in the group, so the bound is the program's alone
+                tasks_max=order.limits.processes if task.processes is None else order.tasks_max,
+            )
             answer = await self._run(order, pack(task), list(group.folders.values()), on_sample)
         except BaseException:
             await self._end_launcher()
@@ -316,19 +311,3 @@ async def _wait_exit(launcher: subprocess.Popen[bytes]) -> None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
         launcher.wait()
-
-
-def _limit(group: Group, order: StageOrder, watched_processes: int | None, *, held_bytes: int) -> None:
-    """Set the group's bounds; init is not in it, so the bound on tasks is the program's alone.
-
-    SECURITY: ``held_bytes`` of files are charged to groups of earlier stages, and to the service; they count
-    against this one, or a program would get its memory and its disk (test_files_of_a_stage_...).
-    """
-    memory_bytes = max(mmap.PAGESIZE, order.limits.memory_bytes - held_bytes)
-    tasks_max = order.tasks_max if watched_processes is not None else order.limits.processes
-    try:
-        group.limit(memory_bytes=memory_bytes, tasks_max=tasks_max)
-    except OSError as exc:
-        raise SandboxUnavailableError(
-            f"a limit cannot be set: {exc}; the memory and pids controllers are needed"
-        ) from exc

@@ -5,14 +5,23 @@ Invariant: a group is removed only when nothing lives in it, and a cancellation 
 
 import asyncio
 import contextlib
+import mmap
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from sandbox.backends.refusal import refusal
 from sandbox.errors import SystemFailureError
 from sandbox.kernel.cgroups import Group
 from sandbox.kernel.grouptree import GroupTree
 
-__all__ = ["bounded_tasks", "join_files", "joining_argv", "new_group", "remove_group"]
+__all__ = [
+    "bound_memory_and_tasks",
+    "bounded_tasks",
+    "join_files",
+    "joining_argv",
+    "new_group",
+    "remove_group",
+]
 
 REMOVE_TIMEOUT_S = 10.0
 REMOVE_TICK_S = 0.005
@@ -29,6 +38,23 @@ def new_group(groups: GroupTree, name: str) -> Group:
         return groups.create(name)
     except OSError as exc:
         raise SystemFailureError(f"the control group {name} cannot be made: {exc}") from exc
+
+
+def bound_memory_and_tasks(group: Group, *, memory_bytes: int, held_bytes: int, tasks_max: int) -> None:
+    """Set the bounds of a group.
+
+    SECURITY: ``held_bytes`` of files are charged to groups of earlier stages, and to the service; they count
+    against this one, or a program would get its memory and its disk (test_files_of_a_stage_...).
+
+    Raises:
+        SandboxUnavailableError: the kernel refuses.
+        SystemFailureError: this machine is short of something.
+    """
+    try:
+        group.limit(memory_bytes=max(mmap.PAGESIZE, memory_bytes - held_bytes), tasks_max=tasks_max)
+    except OSError as exc:
+        fix = "the memory and pids controllers are needed"
+        raise refusal(exc.errno, f"a limit cannot be set: {exc}", fix) from exc
 
 
 def join_files(group: Group) -> list[str]:

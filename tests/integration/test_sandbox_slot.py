@@ -440,7 +440,7 @@ async def test_service_without_descriptors_fails_in_a_way_that_can_be_repeated()
         used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - read at once, without a thread
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         ends = []
-        for spare in range(0, 20, 2):
+        for spare in range(20):
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, hard))
             try:
                 ends.append((await executor.execute(python_request("open('o', 'w')"))).status)

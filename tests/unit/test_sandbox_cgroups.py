@@ -1,12 +1,14 @@
 """Control groups of both versions, over folders of plain files."""
 
 import os
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from sandbox.errors import SandboxUnavailableError
+from sandbox.backends.stage_group import bound_memory_and_tasks
+from sandbox.errors import SandboxUnavailableError, SystemFailureError
 from sandbox.kernel.cgroups import Group
 from sandbox.kernel.grouptree import GroupTree, find_group_tree, own_name, start_time
 
@@ -245,4 +247,20 @@ def test_version_1_times_add_up_to_what_was_used(tmp_path: Path) -> None:
         (tmp_path / f"cpuacct.usage_{name}").write_text("0")
     usage = group.usage()
     assert (usage.user_time_s, usage.system_time_s) == (2.5, 0.0)
+    group.close()
+
+
+def test_bounds_that_cannot_be_set_now_are_told_from_bounds_that_never_can(tmp_path: Path) -> None:
+    """A service out of descriptors is told to try again; a machine without the controller, what it lacks."""
+    group = group_of(1, tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(SystemFailureError, match="try again later"):
+            bound_memory_and_tasks(group, memory_bytes=1 << 20, held_bytes=0, tasks_max=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (tmp_path / "pids.max").unlink()
+    with pytest.raises(SandboxUnavailableError, match="the memory and pids controllers are needed"):
+        bound_memory_and_tasks(group, memory_bytes=1 << 20, held_bytes=0, tasks_max=10)
     group.close()
