@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -143,5 +144,7 @@ class SkipLedger:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A suite that a shell starts in the background ignores Ctrl-C, and so would the commands under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if declared := config.getoption("--declared-skips"):
         config.pluginmanager.register(SkipLedger(Path(declared)), "skip-ledger")

@@ -120,6 +120,9 @@ def test_interrupt_ends_the_program_and_the_command() -> None:
     while not groups_of(running.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    stdout, stderr = running.communicate(timeout=30)
+    try:
+        stdout, stderr = running.communicate(timeout=30)
+    finally:
+        running.kill()
     assert (running.returncode, stdout, stderr) == (130, b"", b"")
     assert groups_of(running.pid) == []
