@@ -1,7 +1,7 @@
 """Reads an application from where its author keeps it: a compose file, or a folder with a ``deploy.toml``.
 
-Invariant: a description holds no key that nobody reads and no value of a variable; every path in it is
-relative to its own folder.
+Invariant: a description holds no key that nobody reads and no value of a variable; every file that it names
+is in its own folder.
 """
 
 import tomllib
@@ -156,8 +156,8 @@ def _described(path: Path, folder: Path) -> Application:
     return Application(
         name=described.name or folder.name,
         compose=text,
-        script=_read(folder / described.pre_launch_script) if described.pre_launch_script else "",
-        env_file=folder / described.env_file if described.env_file else None,
+        script=_read(_inside(folder, described.pre_launch_script)) if described.pre_launch_script else "",
+        env_file=_inside(folder, described.env_file) if described.env_file else None,
         variables=tuple(described.variables),
         allow=frozenset(described.allow),
         public_logs=described.public_logs,
@@ -170,23 +170,42 @@ def _parse(path: Path) -> Described:
     try:
         members: Mapping[str, Any] = tomllib.loads(_read(path))
         return Described.model_validate(members)
-    except tomllib.TOMLDecodeError as exc:
-        raise ApplicationError(f"{path}: {exc}") from exc
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ApplicationError(f"{path}: {where}: {first['msg']}") from None
+    except ValueError as exc:  # also a number of thousands of digits
+        raise ApplicationError(f"{path}: {exc}") from exc
+    except RecursionError:
+        raise ApplicationError(f"{path}: nested too deep") from None
 
 
 def _compose_file(path: Path, folder: Path, named: str) -> Path:
     if named:
-        return folder / named
-    found = next((folder / name for name in _COMPOSE_NAMES if (folder / name).is_file()), None)
+        return _inside(folder, named)
+    found = next((_inside(folder, name) for name in _COMPOSE_NAMES if (folder / name).is_file()), None)
     if found is None:
         raise ApplicationError(
             f"{path}: it names no compose file and has no [service]", advice='say compose = "FILE"'
         )
     return found
+
+
+def _inside(folder: Path, named: str) -> Path:
+    """Return a file of the folder."""
+    path = folder / named
+    # SECURITY: a folder from elsewhere could have a key of this account measured, and so shown to everybody, or
+    # sealed for its own image (test_a_description_reaches_nothing_outside_its_folder).
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a NUL, or links in a circle
+        is_inside = False
+    if not is_inside:
+        raise ApplicationError(
+            f"{named[:200]!r} is not in the folder {folder}",
+            advice="a description names files of its own folder; --env-file takes any",
+        )
+    return path
 
 
 def _manifest(service: DescribedService, names: list[str], path: Path) -> str:

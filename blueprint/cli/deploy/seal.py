@@ -82,8 +82,8 @@ def _check_expected(request: Path, asked: AppCompose, compose: Path | None, scri
     if (compose is not None or script is not None) and expected != asked.pre_launch_script.encode():
         what = "a pre-launch script" if asked.pre_launch_script else "no pre-launch script"
         raise ConfigError(
-            f"{request} has {what}, which is not what you expect: nothing was sealed; read it there, and give "
-            "the one that you expect with --script"
+            f"{request} has {what}, which is not what you expect: nothing was sealed; read it there, and "
+            "give the one that you expect with --script"
         )
 
 

@@ -109,6 +109,9 @@ def test_the_order_of_variables_in_a_file_is_not_measured(tmp_path: Path) -> Non
         ("allow", "deploy.toml: Expected '=' after a key"),
         ("[size]\nvcpu = 0", "size.vcpu: Input should be greater than or equal to 1"),
         ("[size]\ndisk = 1", "size.disk: Extra inputs"),
+        ("[size]\nvcpu = " + "9" * 5000, "deploy.toml: Exceeds the limit"),
+        ("name = " + "[" * 100_000, "deploy.toml: nested too deep"),
+        ('compose = "a\\u0000b"', "'a.x00b' is not in the folder"),
         ('[service]\nimage = "a:1"\nvolumes = { "/etc" = "/etc" }', "/etc:/etc is no volume"),
         ('[service]\nimage = "a:1"\n[service.environment]\nTOKEN = "hunter2"', "environment: Extra inputs"),
     ],
@@ -119,6 +122,28 @@ def test_a_description_that_makes_no_sense_is_refused(tmp_path: Path, descriptio
     with pytest.raises(ApplicationError, match=said) as caught:
         read_application(made)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("member", ["compose", "env_file", "pre_launch_script"])
+@pytest.mark.parametrize("named", ["{out}/key", "../key", "link", "links/key", "circle"])
+def test_a_description_reaches_nothing_outside_its_folder(tmp_path: Path, member: str, named: str) -> None:
+    """A folder from elsewhere has no key of this account shown as a script, or sealed for its own image."""
+    (tmp_path / "key").write_text("the account's own key")
+    description = f'{member} = "{named.format(out=tmp_path)}"\n'
+    made = folder(tmp_path / "web-app", deploy_toml=description, compose_yaml=TEXT)
+    (made / "link").symlink_to("../key")
+    (made / "links").symlink_to(tmp_path)
+    (made / "circle").symlink_to("circle")
+    with pytest.raises(ApplicationError, match="is not in the folder"):
+        read_application(made)
+
+
+def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
+    """It stays where it is, and the folder itself may be a link."""
+    made = folder(tmp_path / "web-app", deploy_toml='compose = "link"\n', app_yaml=TEXT)
+    (made / "link").symlink_to("app.yaml")
+    (tmp_path / "alias").symlink_to(made)
+    assert read_application(tmp_path / "alias").compose == TEXT
 
 
 def test_a_folder_without_either_is_refused(tmp_path: Path) -> None:
