@@ -194,8 +194,8 @@ def _compose_file(path: Path, folder: Path, named: str) -> Path:
 def _inside(folder: Path, named: str) -> Path:
     """Return a file of the folder."""
     path = folder / named
-    # SECURITY: a folder from elsewhere could have a key of this account measured, and so shown to everybody, or
-    # sealed for its own image (test_a_description_reaches_nothing_outside_its_folder).
+    # SECURITY: a folder from elsewhere could have a key of this account measured, and so shown to everybody,
+    # or sealed for its own image (test_a_description_reaches_nothing_outside_its_folder).
     try:
         is_inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):  # a NUL, or links in a circle

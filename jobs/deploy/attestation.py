@@ -78,8 +78,16 @@ class Verifier:
     collateral: Callable[[bytes], Awaitable[str]]
     now_s: Callable[[], float] = time.time
 
-    async def attest(self, witness: Witness, machine: Machine, app_compose: bytes) -> Attestation:
+    async def attest(
+        self, witness: Witness, machine: Machine, *, app_id: str, app_compose: bytes
+    ) -> Attestation:
         """Return a machine's attestation of exactly this application.
+
+        Args:
+            witness: gives the evidence.
+            machine: whose.
+            app_id: under which it was prepared; what the place says of the machine now is not believed.
+            app_compose: what it must run.
 
         Raises:
             AttestationError: there is no evidence, or it does not hold.
@@ -100,7 +108,7 @@ class Verifier:
         policy = replace(
             self.policy,
             compose_hash=hashlib.sha256(app_compose).digest(),
-            app_id=bytes.fromhex(machine.app_id),
+            app_id=bytes.fromhex(app_id),
         )
         offered = evidence.collateral if policy.development_root is not None else ""
         evidence = replace(evidence, collateral=offered or await self.collateral(evidence.quote))

@@ -81,10 +81,11 @@ def committed(
 
 
 def verified(record: DeploymentRecord, attestation: Attestation, *, now_s: float) -> DeploymentRecord:
-    """Return the record with what the machine proved."""
+    """Return the record with what the machine proved, its instance id among that."""
     return replace(
         record,
         stage=Stage.VERIFIED,
+        instance_id=(attestation.verified.instance_id or b"").hex(),
         attestation=attestation.digest.hex(),
         checks=tuple(_in_words(check) for check in attestation.checks()),
         is_verification_waived=False,

@@ -338,7 +338,8 @@ class DockerDeploymentService:
         """Verify all machines, and record the own one's attestation; none is left where one does not hold."""
         record = _recorded(entry)
         try:
-            own, *_ = [await self._attest(record, machine) for machine in machines]
+            own, *others = [await self._attest(record, machine) for machine in machines]
+            _check_apart((own, *others))
         except (PolicyViolationError, QuoteInvalidError):
             entry.write(replace(record, stage=Stage.READY, attestation="", checks=()))
             raise
@@ -346,7 +347,11 @@ class DockerDeploymentService:
 
     async def _attest(self, record: DeploymentRecord, machine: Machine) -> Attestation:
         self.say("verifying the attestation")
-        return await self._verifier.attest(self.backend.witness, machine, record.app_compose.encode())
+        # SECURITY: the identity is the one that variables were sealed for
+        # (test_a_machine_of_another_application_is_not_verified_by_its_own_word).
+        return await self._verifier.attest(
+            self.backend.witness, machine, app_id=record.app_id, app_compose=record.app_compose.encode()
+        )
 
     @staticmethod
     def _same_hash(workload: Workload, provision: Provision) -> None:
@@ -357,6 +362,14 @@ class DockerDeploymentService:
                 f"{workload.compose_hash.hex()}: it would run something else than what was meant",
                 advice="nothing was created",
             )
+
+
+def _check_apart(attestations: Sequence[Attestation]) -> None:
+    # SECURITY: one guest's evidence does not stand for two (test_one_guest_does_not_prove_two_machines).
+    if len({each.verified.instance_id for each in attestations}) < len(attestations):
+        raise PolicyViolationError(
+            "two machines show the evidence of one instance: one of them proves nothing"
+        )
 
 
 def _recorded(entry: Entry) -> DeploymentRecord:

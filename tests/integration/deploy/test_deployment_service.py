@@ -225,13 +225,38 @@ async def test_evidence_of_another_application_fails_the_deployment(cloud: FakeC
         record = await service.up(wanted(), GREETING)
         machine = await service.backend.machines.get(record.machine_id)
         assert machine is not None
-        verifier = service._verifier
-        with pytest.raises(PolicyViolationError):
-            await verifier.attest(service.backend.witness, machine, wanted("nginx:evil").workload.app_compose)
-        with pytest.raises(PolicyViolationError):
-            await verifier.attest(
-                service.backend.witness, replace(machine, app_id="00" * 20), workload().app_compose
-            )
+        evil = wanted("nginx:evil").workload.app_compose
+        for app_id, text in ((record.app_id, evil), ("00" * 20, workload().app_compose)):
+            with pytest.raises(PolicyViolationError):
+                await service._verifier.attest(
+                    service.backend.witness, machine, app_id=app_id, app_compose=text
+                )
+
+
+async def test_a_machine_of_another_application_is_not_verified_by_its_own_word(
+    cloud: FakeCloud, tmp_path: Path
+) -> None:
+    """The cloud runs the same text under another app id, and tells that app id with the machine."""
+    async with service_at(cloud, tmp_path) as service:
+        await service.up(wanted(), GREETING)
+        (machine,) = cloud.machines
+        machine.prepared, machine.sealed = replace(machine.prepared, app_id="ab" * 20), None
+        machine.boot()
+        assert (await service.machine("web-app"))[1].app_id == "ab" * 20
+        with pytest.raises(PolicyViolationError, match="^app id: expected"):
+            await service.verify("web-app")
+
+
+async def test_the_recorded_instance_is_the_one_that_was_proved(cloud: FakeCloud, tmp_path: Path) -> None:
+    """What the cloud tells of it is replaced by what the guest measured."""
+    async with service_at(cloud, tmp_path) as service:
+        await service.up(wanted(), GREETING)
+        (machine,) = cloud.machines
+        assert machine.guest is not None
+        machine.instance_id = "no instance at all"
+        record, attestation = await service.verify("web-app")
+    assert record.instance_id == machine.guest.instance_id.hex()
+    assert attestation.verified.instance_id == machine.guest.instance_id
 
 
 class Witnessed:
@@ -266,7 +291,12 @@ async def test_evidence_for_another_nonce_or_nobody_is_refused(
         assert machine is not None
         witness = Witnessed(service.backend.witness, **changed)
         with pytest.raises(PolicyViolationError, match=says):
-            await service._verifier.attest(witness, machine, workload().app_compose)  # type: ignore[arg-type]
+            await service._verifier.attest(
+                witness,  # type: ignore[arg-type]
+                machine,
+                app_id=record.app_id,
+                app_compose=workload().app_compose,
+            )
 
 
 async def test_delete_removes_the_machine_and_forgets_it(cloud: FakeCloud, tmp_path: Path) -> None:

@@ -98,6 +98,19 @@ async def test_a_replica_that_runs_something_else_is_found(cloud: FakeCloud, tmp
     assert (record.stage, record.attestation, record.checks) == (Stage.READY, "", ())
 
 
+async def test_one_guest_does_not_prove_two_machines(cloud: FakeCloud, tmp_path: Path) -> None:
+    """The cloud shows the first machine's evidence for the replica too, which may then run anything."""
+    async with service_at(cloud, tmp_path) as service:
+        await two(service)
+        first, replica = cloud.machines
+        replica.guest = first.guest
+        with pytest.raises(PolicyViolationError, match="one instance"):
+            await service.verify("web-app")
+        record = service.records.get("web-app")
+    assert record is not None
+    assert (record.stage, record.attestation) == (Stage.READY, "")
+
+
 async def test_all_machines_stop_and_start_together(cloud: FakeCloud, tmp_path: Path) -> None:
     """After `stop` none runs, and after `start` all run and are verified; again, nothing is asked."""
     async with service_at(cloud, tmp_path) as service:
