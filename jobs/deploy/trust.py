@@ -1,6 +1,8 @@
 """Which KMS keys are believed: those that were pinned, or the first that was seen, recorded and announced.
 
-Invariant: a public key is used only after a believed KMS key has signed it for exactly this application.
+Invariant: a public key is used only after a believed KMS key has signed it for exactly this application. After
+the first key no other is believed that nobody has pinned, whatever its KMS is called: the name is the other
+side's own word.
 """
 
 import json
@@ -21,7 +23,7 @@ from jobs.deploy.whole_file import write_whole
 __all__ = ["KmsTrust"]
 
 _MEMORY: Final = TypeAdapter(dict[str, Annotated[str, StringConstraints(pattern="^[0-9a-f]{66}$")]])
-"""Compressed secp256k1 keys in hexadecimal digits, by KMS."""
+"""Compressed secp256k1 keys in hexadecimal digits, each with what its KMS was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ class KmsTrust:
                 f"the public key of {app_id} comes without the KMS's signature: it could be anybody's, "
                 "so nothing is sealed to it"
             )
-        believed = frozenset(self.pinned) or self._remembered(stated.kms)
+        # SECURITY: a KMS under another name has no first key of its own
+        # (test_another_key_than_the_first_is_refused_for_ever).
+        believed = frozenset(self.pinned) or self._remembered()
         first = None if believed else self._first_seen(app_id, stated)
         key = verify_public_key(
             app_id=bytes.fromhex(app_id),
@@ -83,9 +87,9 @@ class KmsTrust:
             f"that was seen; compare it, and pin it with --kms-key. Recorded in {self.remembered}"
         )
 
-    def _remembered(self, kms: str) -> frozenset[bytes]:
-        key = self._read().get(kms) if self.remembered is not None else None
-        return frozenset({bytes.fromhex(key)}) if key else frozenset()
+    def _remembered(self) -> frozenset[bytes]:
+        known = self._read() if self.remembered is not None else {}
+        return frozenset(map(bytes.fromhex, known.values()))
 
     def _read(self) -> dict[str, str]:
         assert self.remembered is not None

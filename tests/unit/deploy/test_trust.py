@@ -47,12 +47,15 @@ def test_the_first_key_is_recorded_and_announced_once(tmp_path: Path) -> None:
 
 
 def test_another_key_than_the_first_is_refused_for_ever(tmp_path: Path) -> None:
-    """Only for that KMS: another one has a first key of its own."""
+    """Also when it is said to be of another KMS: whoever offers a key also chooses that name."""
     file = tmp_path / "kms.json"
     trust(file).verify(APP_ID.hex(), stated())
-    with pytest.raises(AttestationError, match="is not pinned"):
-        trust(file).verify(APP_ID.hex(), stated(OTHER))
-    assert trust(file).verify(APP_ID.hex(), stated(OTHER, kms="two")).signer == OTHER.root_public_key
+    for kms in ("kms", "two", ""):
+        with pytest.raises(AttestationError, match="is not pinned"):
+            trust(file).verify(APP_ID.hex(), stated(OTHER, kms=kms))
+    assert json.loads(file.read_text()) == {"kms": KMS.root_public_key.hex()}
+    assert trust(file, OTHER).verify(APP_ID.hex(), stated(OTHER, kms="two")).signer == OTHER.root_public_key
+    assert trust(file).verify(APP_ID.hex(), stated(kms="three")).signer == KMS.root_public_key
     assert trust(file).verify(APP_ID.hex(), stated()).signer == KMS.root_public_key
 
 
