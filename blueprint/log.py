@@ -93,6 +93,17 @@ class Redactor:
         return text
 
 
+def _printable(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what could move a terminal's cursor: errors quote clouds, chains and files."""
+    # SECURITY: JSON escapes by itself, a console does not (test_a_console_line_cannot_move_the_cursor).
+    for key, value in event.items():
+        allowed = "\n\t" if key in {"exception", "stack"} else ""
+        event[key] = "".join(
+            sign if sign.isprintable() or sign in allowed else repr(sign)[1:-1] for sign in str(value)
+        )
+    return event
+
+
 class _Forward(logging.Handler):
     """Hands the records of libraries that use the standard logging module to structlog."""
 
@@ -130,7 +141,11 @@ def configure(
     if style == "console" or (style == "auto" and is_terminal):
         plain = structlog.dev.plain_traceback
         use_colors = is_terminal if colors is None else colors
-        final = [redactor, structlog.dev.ConsoleRenderer(colors=use_colors, exception_formatter=plain)]
+        final = [
+            redactor,
+            _printable,
+            structlog.dev.ConsoleRenderer(colors=use_colors, exception_formatter=plain),
+        ]
     else:
         final = [redactor, structlog.processors.JSONRenderer(sort_keys=False)]
     structlog.configure(

@@ -166,7 +166,7 @@ def _report(error: Exception, redactor: log.Redactor, *, is_json: bool, is_debug
     # SECURITY: it may quote what a cloud, a chain or a file says (test_an_error_cannot_move_the_cursor).
     code, line = exit_code_of(cause), printable(redactor.text(one_line(cause)), keep_newlines=False)
     if is_debug:
-        sys.stderr.write(redactor.text("".join(traceback.format_exception(error))))
+        sys.stderr.write(printable(redactor.text("".join(traceback.format_exception(error)))))
     if is_json:
         print(json.dumps({"error": line, "exit_code": int(code)}))  # noqa: T201 - the data of a failed command
     with contextlib.suppress(BrokenPipeError):

@@ -83,7 +83,8 @@ def verify_public_key(
     if signer not in pinned_keys:
         raise AttestationError(
             f"KMS key: the encryption key of app {app_id.hex()} is signed by {signer.hex()}, "
-            f"which is not pinned ({_listed(pinned_keys)}); do not seal to it unless you know that KMS, and pin its key"
+            f"which is not pinned ({_listed(pinned_keys)}); do not seal to it unless you know that KMS, "
+            "and pin its key"
         )
     if timestamp_s is not None:
         if now_s is None:

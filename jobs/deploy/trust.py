@@ -1,8 +1,8 @@
 """Which KMS keys are believed: those that were pinned, or the first that was seen, recorded and announced.
 
-Invariant: a public key is used only after a believed KMS key has signed it for exactly this application. After
-the first key no other is believed that nobody has pinned, whatever its KMS is called: the name is the other
-side's own word.
+Invariant: a public key is used only after a believed KMS key has signed it for exactly this application.
+After the first key no other is believed that nobody has pinned, whatever its KMS is called: the name is the
+other side's own word.
 """
 
 import json

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from blueprint.cli.deploy.request import _time
 from blueprint.errors import PolicyViolationError
 from blueprint.types import Address, CallKey
 from jobs.deploy.codec import ChainSealingKey, DeployResult
@@ -107,3 +108,9 @@ def test_what_is_no_ticket_is_refused(tmp_path: Path, change: dict[str, object] 
         Ticket.read(path)
     with pytest.raises(TicketError):
         Ticket.read(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("seconds", [0, 1 << 40, (1 << 64) - 1])
+def test_an_expiry_beyond_all_time_is_shown(seconds: int) -> None:
+    """An operator may answer with any number; the ticket is written before it is shown."""
+    assert _time(seconds)

@@ -112,6 +112,20 @@ def test_long_text_is_cut_with_its_length() -> None:
     assert len(str(event["note"])) < 2100
 
 
+def test_a_console_line_cannot_move_the_cursor() -> None:
+    """What an error or a value quotes is escaped; the lines of a traceback stay lines."""
+    stream = io.StringIO()
+    configure(style="console", stream=stream)
+    error = ValueError("\x1b[2Jgone\rover")
+    error.__cause__ = ValueError("why")
+    structlog.get_logger().error("call_failed", reason="\x9b2J\nnext", parts=["\x1b"], exc_info=error)
+    text = stream.getvalue()
+    assert not {"\x1b", "\x9b", "\r"} & set(text)
+    assert "\\x1b[2Jgone\\rover" in text
+    assert "\\x9b2J\\nnext" in text
+    assert "ValueError: why\n" in text
+
+
 def test_console_has_no_colours_off_a_terminal() -> None:
     """Console style writes no escape sequences unless the stream is a terminal."""
     stream = io.StringIO()

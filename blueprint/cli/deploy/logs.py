@@ -82,7 +82,7 @@ async def _services(observation: Observation, machine: Machine) -> tuple[str, ..
 
 def _printer(session: Session, service: str, width: int) -> Callable[[str], None]:
     """Return what prints a line: as JSON, or after the service's name where there are several."""
-    prefix = f"{service:{width}} | " if width else ""
+    prefix = f"{printable(service, keep_newlines=False):{width}} | " if width else ""
 
     def show(line: str) -> None:
         shown = (

@@ -180,7 +180,7 @@ def remove(session: Session, *, ticket: Path, yes: bool, **call: Any) -> int:
     """Ask, submit, wait."""
     kept = Ticket.read(ticket)
     if not yes:
-        click.confirm(f"remove {kept.name} with everything on its disk?", abort=True, err=True)
+        click.confirm(f"remove {printable(kept.name)} with everything on its disk?", abort=True, err=True)
     found, answer = _ask(session, kept.removal(), kept, **call)
     return _show(session, found, answer)
 
@@ -299,4 +299,8 @@ def _answer_json(answer: DeployResult) -> dict[str, Any]:
 
 
 def _time(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+    """Return a moment as people read it; an operator can answer with any number."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"second {seconds}"

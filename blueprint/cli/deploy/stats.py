@@ -12,7 +12,7 @@ from rich.table import Table
 
 from blueprint.cli.deploy.known import opened_deployment
 from blueprint.cli.deploy.place import PLACE_SETTINGS
-from blueprint.cli.session import Session, node_command
+from blueprint.cli.session import Session, node_command, printable
 from jobs.deploy.backends.backend import Machine, Stats
 
 __all__ = ["stats"]
@@ -32,7 +32,7 @@ def stats(session: Session, *, name: str) -> None:
     for title in ("state", "cpu", "memory MiB", "disk MiB", "up"):
         table.add_column(title, justify="right")
     for machine, figures in found:
-        table.add_row(machine.id, str(machine.state), *_cells(figures))
+        table.add_row(printable(machine.id, keep_newlines=False), str(machine.state), *_cells(figures))
     session.emit(
         [{"machine_id": machine.id, "state": machine.state, **asdict(each)} for machine, each in found], table
     )

@@ -145,7 +145,7 @@ async def _show_plan(
         show(f"  risk taken: {risk}")
     price = await _price(service, asked) if is_data else ""
     if price:
-        show(f"  price: {price}")
+        show(printable(f"  price: {price}", keep_newlines=False))
 
 
 async def _price(service: DockerDeploymentService, asked: Asked) -> str:

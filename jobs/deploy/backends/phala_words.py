@@ -73,7 +73,7 @@ _STATES = {
 }
 _APP_ID = re.compile(r"(?:app_|0x)?([0-9a-fA-F]{40})")
 _PROJECT_NAME = re.compile(r"/?dstack-(.+)-\d+")
-_EXITED = re.compile(r"Exited \((\d+)\)")
+_EXITED = re.compile(r"Exited \((\d{1,9})\)")
 _MB_PER_GB = 1024
 _UNTOLD = 1 << 62
 """A size that the cloud does not tell is not judged."""

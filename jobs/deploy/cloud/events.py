@@ -49,7 +49,7 @@ async def read_events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Event, Non
                 kind = value
             elif name == "data":
                 data.append(value)
-                kept += len(value)
+                kept += len(value) + 1
         # SECURITY: bounds the memory of a stream (test_an_endless_event_is_refused).
         if kept + len(pending) > _MAX_EVENT_CHARACTERS:
             raise EventStreamError(f"an event of more than {_MAX_EVENT_CHARACTERS} characters")

@@ -172,7 +172,7 @@ class Resource(_Answer):
 
     instance_type: str | None = None
     vcpu: int | None = None
-    memory_in_gb: float | None = None
+    memory_in_gb: float | None = Field(default=None, ge=0, le=1 << 40)
     disk_in_gb: int | None = None
 
 

@@ -161,9 +161,23 @@ async def test_logs_cannot_move_the_cursor(operator: Operator, cloud: FakeCloud)
 async def test_an_error_cannot_move_the_cursor(operator: Operator, cloud: FakeCloud) -> None:
     """What a cloud says is shown with its control characters escaped, in errors and in what is told else."""
     cloud.fail("GET", "/cvms/{id}", Fault(status=422, message="\x1b[2Jgone"), times=2)
-    for command in ("stats", "status"):
-        ran = await operator.run(command, "web-app")
+    for command in (("stats",), ("status", "--debug")):
+        ran = await operator.run(*command, "web-app")
         assert (ran.code, "\x1b" in ran.stderr, "\\x1b[2Jgone" in ran.stderr) == (1, False, True), ran.stderr
+
+
+async def test_a_name_from_the_cloud_cannot_move_the_cursor(operator: Operator, cloud: FakeCloud) -> None:
+    """Ids of machines and names of services are its words too; this begins a control sequence in one byte."""
+    (machine,) = cloud.machines
+    record = operator.folder / "state" / "deployments" / "web-app.json"
+    named = json.loads(record.read_text()) | {"machine_id": "\x9b2Jid"}
+    record.write_text(json.dumps(named))
+    machine.vm_uuid = "\x9b2Jid"
+    for container in machine.containers:
+        container.service += "\x9b2J"
+    for command in ("stats", "status", "logs", "list"):
+        ran = await operator.run(command, *([] if command == "list" else ["web-app"]), "--place", "phala")
+        assert ("\x9b" in ran.stdout + ran.stderr, ran.code) == (False, 0), (command, ran)
 
 
 async def test_following_ends_quietly(operator: Operator, cloud: FakeCloud) -> None:

@@ -197,6 +197,45 @@ async def test_an_endless_event_is_refused() -> None:
     """What is kept of a stream is bounded."""
     with pytest.raises(EventStreamError):
         _ = [event async for event in read_events(pieces(*([b"data: " + b"x" * 65536 + b"\n"] * 10)))]
+    with pytest.raises(EventStreamError):
+        _ = [event async for event in read_events(pieces(*([b"data:\n" * 65536] * 10)))]
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["http://127.0.0.1:2375/containers/json", "http://localhost/", "http://10.0.0.1/", "file:///etc/passwd"],
+)
+async def test_a_log_is_not_fetched_from_this_machine(named: str) -> None:
+    """A cloud elsewhere cannot have this machine's own services asked; one on loopback is asked there."""
+    asked: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, content=b"line")
+
+    async with client_of(handler, Waits()) as client:
+        with pytest.raises(errors.CloudProtocolError, match="without TLS"):
+            _ = [piece async for piece in client.log(named, query={})]
+    assert [] == asked
+
+
+@pytest.mark.parametrize(
+    "named", ["https://[::1", "https://a\0b/", "https://" + "a" * 70_000, "https://xn--\u202e/"]
+)
+async def test_a_log_at_no_url_is_an_error_of_the_cloud(named: str) -> None:
+    """What the cloud names is not taken for a URL unseen."""
+    async with client_of(lambda _: httpx.Response(200), Waits()) as client:
+        with pytest.raises(errors.CloudProtocolError, match="at no URL"):
+            _ = [piece async for piece in client.log(named, query={})]
+
+
+@pytest.mark.parametrize("told", ["1e999", "1e306", "-1", '"NaN"'])
+async def test_a_size_that_no_machine_has_is_an_error_of_the_cloud(told: str) -> None:
+    """A number beyond all bounds is no crash."""
+    answer = f'{{"id": "1", "status": "running", "resource": {{"memory_in_gb": {told}}}}}'
+    async with client_of(lambda _: httpx.Response(200, content=answer), Waits()) as client:
+        with pytest.raises(errors.CloudProtocolError, match="memory_in_gb"):
+            await client.cvm("1")
 
 
 def test_every_known_code_has_a_class_with_advice() -> None:
