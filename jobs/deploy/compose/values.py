@@ -73,8 +73,8 @@ def each(shape: Shape, names: str) -> Mapping[str, Shape]:
 
 NAME_PATTERN = r"[a-zA-Z0-9._-]+"
 SERVICE_OF = rf"service:{NAME_PATTERN}"
-OWN_NAME = r"(?!com\.docker\.compose)[^=]+"
-"""Names that begin so are those by which compose knows its own again."""
+OWN_NAME = r"(?!com\.docker\.compose)[^=$]+"
+"""Names that begin so are those by which compose knows its own again; a reference could begin so too."""
 ANY = re.compile(r"(?s).*")
 
 TEXT: Shape = (Value(word="text", is_fixed=False),)

@@ -201,6 +201,21 @@ async def test_a_link_does_not_lead_out_of_the_disk(place: LocalBackend) -> None
     assert "leads out of the machine" in failed.said
 
 
+async def test_a_link_that_is_left_while_others_start_is_not_followed(place: LocalBackend) -> None:
+    """One container puts a link to the host where another one's mount was looked for a moment ago."""
+    text = compose(
+        "rm -r /outer/sub && ln -s / /outer/sub && echo end",
+        "volumes: ['/data:/outer']",
+        "restart: 'no'",
+    ) + compose(
+        "ls /host; echo end; sleep 600",
+        "volumes: ['/data/sub/etc:/host']",
+        "depends_on: {app: {condition: service_completed_successfully}}",
+    ).partition("\n")[2].replace("app:", "late:", 1)
+    failed = await reached(place, await App(text=text).create(place), MachineState.FAILED)
+    assert "is mounted from within" in failed.said
+
+
 async def test_a_private_engine_starts_again_after_a_kill(tmp_path: Path) -> None:
     """An engine that was killed with its containers starts again in the same folder, with its images."""
     engine = PrivateEngine(tmp_path / "engine")

@@ -120,6 +120,7 @@ FAULTS = [
     (service("environment: {DAY: 2024-02-29}"), "timestamp is not accepted; if it is text, put it in quotes"),
     (service('command: "a\\0b"'), "line 4: services.web.command: a sign that no text can hold"),
     (service("labels: {com.docker.compose.project: x}"), "is no name that it may have"),
+    (service("labels: ['${A:-com.docker.compose.project}=x']"), "expected NAME or NAME=value"),
     (service("profiles: [debug]"), "a guest asks for no profile, so the service would never start"),
     (service("links: [db]"), "there is no service 'db'"),
     (service("network_mode: service:db"), "there is no service 'db'"),

@@ -8,6 +8,7 @@ import pytest
 from blueprint.tee.sealing import SecretVariable
 from jobs.deploy.backends.backend import Placement
 from jobs.deploy.backends.local.confinement import confine
+from jobs.deploy.backends.local.guest import _make_inside
 from jobs.deploy.errors import DeployError
 
 SOCKET = Path("/state/machines/m/agent.sock")
@@ -92,6 +93,7 @@ def test_ports_are_on_loopback_and_chosen_by_the_engine() -> None:
         ({"env_file": ["/etc/passwd"]}, "env_file"),
         ({"label_file": ["/etc/passwd"]}, "label_file"),
         ({"build": {"context": "/"}}, "build"),
+        ({"annotations": {"run.oci.hooks.stdout": "/etc/cron.d/x"}}, "annotations"),
         ({"volumes_from": ["container:other"]}, "volumes_from"),
         ({"external_links": ["other"]}, "external_links"),
         ({"credential_spec": {"file": "x"}}, "credential_spec"),
@@ -114,6 +116,7 @@ def test_what_leaves_the_machine_is_refused(service: dict[str, Any], word: str) 
         {"volumes": {"v": {"external": True, "name": "v"}}},
         {"networks": {"n": {"external": True, "name": "n"}}},
         {"networks": {"n": {"driver": "host"}}},
+        {"networks": {"n": {"driver_opts": {"com.docker.network.bridge.name": "docker0"}}}},
         {"secrets": {"s": {"file": "/etc/shadow"}}},
         {"configs": {"c": {"environment": "HOME"}}},
     ],
@@ -122,6 +125,74 @@ def test_a_volume_cannot_mount_the_host(top: dict[str, Any]) -> None:
     """Volumes, networks, configs and secrets that stand for something outside are refused."""
     with pytest.raises(DeployError, match="volumes|networks|secrets|configs"):
         confined({}, **top)
+
+
+def test_a_link_within_the_disk_is_no_way_either(tmp_path: Path) -> None:
+    """A folder behind a link may be another container's to write to: only folders themselves are mounted."""
+    disk = tmp_path / "disk"
+    _make_inside(disk / "b" / "etc", disk)
+    (disk / "a").symlink_to("b")
+    for folder in (disk / "a", disk / "a" / "etc", disk / "a" / "new"):
+        with pytest.raises(DeployError, match="by a link"):
+            _make_inside(folder, disk)
+    assert [path.name for path in (disk / "b").iterdir()] == ["etc"]
+
+
+def test_a_network_takes_no_addresses() -> None:
+    """The host would look for whoever else has them in this network: a chain's end point, a resolver."""
+    with pytest.raises(DeployError, match="networks: n: addresses"):
+        confined({}, networks={"n": {"ipam": {"config": [{"subnet": "8.8.8.0/24"}]}}})
+    model, _ = confined({}, networks={"n": {"ipam": {}}})
+    assert model["networks"]["n"] == {"ipam": {}, "name": "p_n"}
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        {"driver": "syslog", "options": {"syslog-address": "unix:///var/run/docker.sock"}},
+        {"driver": "fluentd", "options": {"fluentd-address": "127.0.0.1:8545"}},
+        {"options": {"syslog-address": "tcp://10.0.0.1:25"}},
+    ],
+)
+def test_a_log_stays_with_its_container(log: dict[str, Any]) -> None:
+    """The engine sends it from the host's own network, with what the container printed."""
+    with pytest.raises(DeployError, match=r"services\.app\.logging: expected one of the drivers json-file"):
+        confined({"logging": log})
+    kept = {"driver": "json-file", "options": {"max-size": "1m"}}
+    assert confined({"logging": kept})[0]["services"]["app"]["logging"] == kept
+
+
+@pytest.mark.parametrize(("outer", "inner"), [("/data", "/data/sub/etc"), ("/", "/etc"), ("/a", "/a/b")])
+def test_no_mount_lies_within_another(outer: str, inner: str) -> None:
+    """A container with the outer one could put a link to the host where the other one's is looked for."""
+    for sources in ((outer, inner), (inner, outer)):
+        with pytest.raises(DeployError, match="is mounted from within"):
+            confined({"volumes": [bind(source) for source in sources]})
+    assert len(confined({"volumes": [bind("/a"), bind("/ab"), bind("/a")]})[1]) == 2
+
+
+def test_a_container_ends_before_the_host() -> None:
+    """Where memory ends, a container is ended, never the host's own processes in its place."""
+    asked = {"oom_score_adj": -1000, "oom_kill_disable": True, "memswap_limit": "-1"}
+    service = confined(asked)[0]["services"]["app"]
+    assert (service["oom_score_adj"], asked.keys() & service.keys()) == (0, {"oom_score_adj"})
+    assert confined({"oom_score_adj": 500})[0]["services"]["app"]["oom_score_adj"] == 500
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 4096), (-1, 4096), (10, 10), (100_000, 4096)])
+def test_no_container_fills_the_table_of_processes(asked: int | None, given: int) -> None:
+    """A bound of its own stays where it is smaller, in both ways to say it."""
+    assert confined({"pids_limit": asked})[0]["services"]["app"]["pids_limit"] == given
+    limits = {"resources": {"limits": {"pids": asked}}}
+    service = confined({"deploy": limits})[0]["services"]["app"]
+    assert service["deploy"]["resources"]["limits"]["pids"] == service["pids_limit"] == given
+
+
+@pytest.mark.parametrize("many", [{"scale": 65}, {"deploy": {"replicas": 65}}])
+def test_an_application_has_a_bounded_number_of_containers(many: dict[str, Any]) -> None:
+    """One line could ask for a million."""
+    with pytest.raises(DeployError, match="65 containers, at most 64"):
+        confined(many)
 
 
 def test_a_bare_name_is_the_sealed_variable_and_nothing_of_the_host() -> None:

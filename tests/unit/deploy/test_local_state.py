@@ -143,7 +143,7 @@ async def test_an_engine_that_does_not_answer_is_named_with_what_to_do(tmp_path:
             await engine.check()
 
 
-@pytest.mark.parametrize("name", ["COMPOSE_ENV_FILES", "COMPOSE_PROFILES", "DOCKER_HOST"])
+@pytest.mark.parametrize("name", ["COMPOSE_ENV_FILES", "COMPOSE_PROFILES", "DOCKER_HOST", "LD_PRELOAD"])
 async def test_variables_that_steer_compose_are_refused(tmp_path: Path, name: str) -> None:
     """Compose would read the host's files, or ask another engine, because a sealed variable says so."""
     program = ComposeProgram(path=tmp_path / "absent", engine=DEFAULT_SOCKET, project="p", folder=tmp_path)

@@ -27,7 +27,8 @@ _PLUGIN_FOLDERS: Final = (
     "/usr/lib/docker/cli-plugins",
     "/usr/libexec/docker/cli-plugins",
 )
-_OWN_PREFIXES: Final = ("COMPOSE_", "DOCKER_")
+_OWN_PREFIXES: Final = ("COMPOSE_", "DOCKER_", "LD_")
+"""Names by which Compose, or the loader of a program that is not linked statically, is steered."""
 _SHOWN_CHARACTERS = 500
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -146,7 +147,8 @@ def _last_words(complaint: bytes, variables: Sequence[SecretVariable]) -> str:
     # SECURITY: Compose repeats values that it refuses (test_a_refused_value_is_not_repeated).
     for variable in sorted(variables, key=lambda one: -len(one.value)):
         if variable.value:
-            for shown in (variable.value, json.dumps(variable.value)[1:-1], variable.value.strip()):
+            quoted = [json.dumps(variable.value, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False)]
+            for shown in (variable.value, *quoted, variable.value.strip()):
                 text = text.replace(shown, f"<{variable.key}>") if shown else text
     lines = [line.strip() for line in text.splitlines()] or ["it failed without a word"]
     of_a_service = [line for line in lines if " Error " in line]

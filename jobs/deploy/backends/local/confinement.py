@@ -18,10 +18,15 @@ __all__ = ["confine"]
 
 _AGENT_SOCKETS: Final = frozenset({"/var/run/dstack.sock", "/run/dstack.sock"})
 _FOREIGN: Final = (
-    *("build", "credential_spec", "env_file", "external_links", "label_file", "provider"),
+    *("annotations", "build", "credential_spec", "env_file", "external_links", "label_file", "provider"),
     *("use_api_socket", "volumes_from"),
 )
 _SHARED: Final = ("cgroup_parent", "ipc", "network_mode", "pid")
+_LOGS: Final = frozenset({"json-file", "local", "none"})
+"""Drivers that keep a log with the container; others send it from the host's own network and files."""
+_MOST_CONTAINERS: Final = 64
+_MOST_TASKS: Final = 4096
+"""Of one container."""
 _MIB = 1024 * 1024
 _Model = dict[str, Any]
 
@@ -73,6 +78,10 @@ def confine(
             # As behind a gateway: the engine chooses the port, so that machines do not compete for one.
             port.update(host_ip="127.0.0.1", published="")
         _limit(service, placement)
+        _limit_tasks(service)
+    if (number := sum(map(_copies, confined["services"].values()))) > _MOST_CONTAINERS:
+        raise DeployError(f"services: {number} containers, at most {_MOST_CONTAINERS} are possible here")
+    _check_nesting(folders)
     return confined, frozenset(folders)
 
 
@@ -86,6 +95,10 @@ def _refuse_foreign(name: str, service: _Model) -> None:
         word = str(service.get(key) or "")
         if (key == "cgroup_parent" and word) or word.startswith("container:"):
             raise DeployError(f"services.{name}.{key}: {word!r} is not the application's own")
+    # SECURITY: the engine would speak to services of this host (test_a_log_stays_with_its_container).
+    if (log := service.get("logging")) and log.get("driver") not in _LOGS:
+        shown = ", ".join(sorted(_LOGS))
+        raise DeployError(f"services.{name}.logging: expected one of the drivers {shown} by name")
 
 
 def _own(kind: str, key: str, entry: _Model, project: str) -> None:
@@ -94,8 +107,11 @@ def _own(kind: str, key: str, entry: _Model, project: str) -> None:
             f"{kind}: {key} is external: nothing exists outside the application", advice="declare it here"
         )
     # SECURITY: a volume's options can mount the host's folders (test_a_volume_cannot_mount_the_host).
-    if kind == "volumes" and entry.get("driver_opts"):
-        raise DeployError(f"volumes: {key}: driver options are not possible here", advice="leave them out")
+    if entry.get("driver_opts"):
+        raise DeployError(f"{kind}: {key}: driver options are not possible here", advice="leave them out")
+    # SECURITY: the host would look for others' addresses in this network (test_a_network_takes_no_addresses).
+    if (entry.get("ipam") or {}).get("config"):
+        raise DeployError(f"{kind}: {key}: addresses are chosen by the engine here", advice="leave out ipam")
     if kind == "networks" and entry.get("driver", "bridge") not in {"bridge", ""}:
         raise DeployError(f"networks: {key}: only the driver 'bridge' is possible here")
     entry["name"] = f"{project}_{key}"
@@ -116,6 +132,18 @@ def _moved(mount: _Model, agent_socket: Path, disk: Path) -> set[Path]:
     return {Path(inside)}
 
 
+def _check_nesting(folders: set[Path]) -> None:
+    # SECURITY: who can write to the outer one could put a link to the host in the inner one's place, once it
+    # was looked at (test_no_mount_lies_within_another).
+    for folder in folders:
+        for parent in folder.parents:
+            if parent in folders:
+                raise DeployError(
+                    f"volumes: {folder.name} is mounted from within {parent.name or '/'}, which is mounted too",
+                    advice="mount one of them, or give each a folder of its own",
+                )
+
+
 def _limit(service: _Model, placement: Placement) -> None:
     """Let no container have more than the whole machine would."""
     limits = ((service.get("deploy") or {}).get("resources") or {}).get("limits") or {}
@@ -130,3 +158,21 @@ def _limit(service: _Model, placement: Placement) -> None:
         service["cpus"] = cpus
         if "cpus" in limits:
             limits["cpus"] = cpus
+
+
+def _limit_tasks(service: _Model) -> None:
+    """Let a container neither fill the table of processes nor outlive the host's own when memory ends."""
+    limits = ((service.get("deploy") or {}).get("resources") or {}).get("limits") or {}
+    asked = int(limits.get("pids") or service.get("pids_limit") or 0)
+    service["pids_limit"] = asked if 0 < asked < _MOST_TASKS else _MOST_TASKS
+    if "pids" in limits:
+        limits["pids"] = service["pids_limit"]
+    # SECURITY: the host's processes would end in its place (test_a_container_ends_before_the_host).
+    service["oom_score_adj"] = max(0, int(service.get("oom_score_adj") or 0))
+    for key in ("oom_kill_disable", "memswap_limit"):
+        service.pop(key, None)
+
+
+def _copies(service: _Model) -> int:
+    stated = service.get("scale"), (service.get("deploy") or {}).get("replicas")
+    return next((int(number) for number in stated if number is not None), 1)

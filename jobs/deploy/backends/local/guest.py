@@ -101,9 +101,9 @@ class Guest:
 
 def _make_inside(folder: Path, disk: Path) -> None:
     """Make a folder of the machine's disk."""
-    # SECURITY: a container may have left a link to the host there
-    # (test_a_link_does_not_lead_out_of_the_disk).
-    if not folder.resolve().is_relative_to(disk.resolve()):
+    # SECURITY: a container may have left a link to the host there, or to a folder where another can leave one
+    # (test_a_link_does_not_lead_out_of_the_disk, test_a_link_within_the_disk_is_no_way_either).
+    if folder.resolve() != disk.resolve() / folder.relative_to(disk):
         raise DeployError(f"volumes: {folder.relative_to(disk)} leads out of the machine by a link")
     if not folder.exists():
         folder.mkdir(parents=True)
