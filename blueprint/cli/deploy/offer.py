@@ -21,7 +21,7 @@ from blueprint.settings_deployment import OfferSetting
 from blueprint.types import Address
 from jobs.deploy.backends.backend import Backend, Placement
 from jobs.deploy.cloud.errors import ForbiddenError, UnauthorizedError
-from jobs.deploy.compose.findings import Allowance
+from jobs.deploy.compose.findings import WHOLE_MACHINE, Allowance
 from jobs.deploy.deployer import ServiceDeployer
 from jobs.deploy.errors import DeployError
 from jobs.deploy.handler import DeployJob, DeployTerms, EvidenceStore
@@ -88,7 +88,13 @@ def offered(session: Session) -> OfferSetting | None:
             'deploy: no place to deploy callers\' applications to: set place = "phala" (the cloud; it wants '
             'an API key) or "local" (a Docker engine here)'
         )
-    policy_of(settings.deploy)
+    policy = policy_of(settings.deploy)
+    # SECURITY: callers would own this host (test_callers_are_not_given_this_host).
+    if settings.place == "local" and (given := policy.allow & WHOLE_MACHINE):
+        raise ConfigError(
+            f"deploy.allow: {', '.join(sorted(given))} would give this host to callers: at the local place "
+            "it is the machine; leave that out"
+        )
     _shelf(settings.deploy.compose_dir)
     return settings.deploy
 

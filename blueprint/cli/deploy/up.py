@@ -20,10 +20,11 @@ from blueprint.cli.deploy.place import (
     record_store,
 )
 from blueprint.cli.session import Session, node_command, printable
+from blueprint.errors import ConfigError
 from jobs.deploy.app_compose import parse_app_compose
 from jobs.deploy.backends.local import LocalBackend
 from jobs.deploy.compose.check import check_compose
-from jobs.deploy.compose.findings import Allowance, ComposeError
+from jobs.deploy.compose.findings import WHOLE_MACHINE, Allowance, ComposeError
 from jobs.deploy.envelope import SealingRequest
 from jobs.deploy.plan import Plan, make_plan
 from jobs.deploy.record import DeploymentRecord
@@ -53,6 +54,8 @@ def up(
 ) -> None:
     """Show the plan, carry it out, and show what is there."""
     asked = understood(path, options, size, record_store(session))
+    if not dry_run:
+        _check_host(place_of(session, asked.wanted.workload.name), asked, options["allow"])
     asyncio.run(_up(session, asked, is_dry=dry_run, is_verified=not no_verify))
 
 
@@ -96,6 +99,19 @@ def prepare(
     show_record(session, record)
     session.say(f"wrote {target}; it holds no secret")
     session.suggest(f"blueprint deploy seal {target} --env-file FILE")
+
+
+def _check_host(place: str, asked: Asked, allowed: tuple[str, ...]) -> None:
+    # SECURITY: a description from elsewhere does not give itself this host
+    # (test_a_description_alone_does_not_own_this_host).
+    if place == "local" and (
+        undue := asked.compose.allowed & WHOLE_MACHINE - frozenset(map(Allowance, allowed))
+    ):
+        names = " ".join(f"--allow {risk}" for risk in sorted(undue))
+        raise ConfigError(
+            "at the local place this host is the machine, and the application could own it; if that is "
+            f"meant, say so here and not in its description alone: {names}"
+        )
 
 
 async def _up(session: Session, asked: Asked, *, is_dry: bool, is_verified: bool) -> None:

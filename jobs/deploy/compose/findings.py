@@ -5,12 +5,13 @@ Invariant: a finding names the place and the rule, never the value of a variable
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from typing_extensions import override
 
 from jobs.deploy.errors import DeployError
 
-__all__ = ["Allowance", "ComposeError", "Finding"]
+__all__ = ["WHOLE_MACHINE", "Allowance", "ComposeError", "Finding"]
 
 
 _SHOWN = 50
@@ -38,6 +39,20 @@ class Allowance(StrEnum):
     """An image by its tag: whoever owns the registry decides what runs, and the measurement does not tell."""
     ANONYMOUS_VOLUME = "anonymous-volume"
     """A volume without a name, which an update leaves behind."""
+
+
+WHOLE_MACHINE: Final = frozenset(
+    {
+        Allowance.PRIVILEGED,
+        Allowance.HOST_NETWORK,
+        Allowance.HOST_NAMESPACE,
+        Allowance.CAPABILITIES,
+        Allowance.DEVICES,
+        Allowance.SECURITY_OPTIONS,
+    }
+)
+"""Risks with which an application may own the machine that it runs on: a CVM of its own, or, at the local
+place, this host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

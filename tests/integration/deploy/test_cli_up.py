@@ -226,6 +226,19 @@ async def test_a_wrong_argument_is_one_line_with_advice(
     assert not list((operator.folder / "state").glob("deployments/[!.]*"))
 
 
+async def test_a_description_alone_does_not_own_this_host(operator: Operator) -> None:
+    """Where the place is this host, a folder from elsewhere cannot allow itself to own it."""
+    operator.settings["BLUEPRINT_PLACE"] = "local"
+    operator.write(
+        "web-app/compose.yaml", COMPOSE.replace("    environment", "    privileged: true\n    environment")
+    )
+    operator.write("web-app/deploy.toml", 'allow = ["tag", "privileged"]\n')
+    ran = await operator.run(*UP)
+    assert (ran.code, "--allow privileged" in ran.stderr) == (ExitCode.USAGE, True), ran.stderr
+    meant = await operator.run("up", "web-app", "--env-file", "vars", "--allow", "privileged")
+    assert (meant.code, "--trust-development-root" in meant.stderr) == (ExitCode.USAGE, True), meant.stderr
+
+
 async def test_without_a_place_or_a_key_the_command_says_what_to_give(operator: Operator) -> None:
     """Nothing is guessed where it would cost money."""
     del operator.settings["BLUEPRINT_CLOUD_API_KEY"]

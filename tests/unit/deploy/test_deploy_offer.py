@@ -19,7 +19,7 @@ from blueprint.log import Redactor
 from blueprint.settings import Settings
 from blueprint.types import Address
 from jobs.deploy.backends.backend import Placement
-from jobs.deploy.compose.findings import Allowance
+from jobs.deploy.compose.findings import WHOLE_MACHINE, Allowance
 from jobs.deploy.handler import DeployJob, DeployTerms
 from jobs.deploy.order_book import OrderBook
 from jobs.deploy.policy import DeployPolicy
@@ -96,6 +96,15 @@ def test_a_table_that_makes_no_sense_is_refused_at_the_start(
     """Each with the setting's name and what to do, before anything is opened."""
     with pytest.raises(ConfigError, match=words):
         offered(session(tmp_path, **settings))
+
+
+@pytest.mark.parametrize("risk", sorted(WHOLE_MACHINE))
+def test_callers_are_not_given_this_host(tmp_path: Path, risk: Allowance) -> None:
+    """A machine of its own may be an application's; at the local place there is none."""
+    table = {"allow": ["tag", risk.value]}
+    with pytest.raises(ConfigError, match=f"{risk} would give this host"):
+        offered(session(tmp_path, place="local", deploy=table))
+    assert offered(session(tmp_path, place="phala", deploy=table)) is not None
 
 
 async def test_without_a_table_nothing_is_offered_or_opened(tmp_path: Path) -> None:

@@ -65,24 +65,29 @@ def confine(
                 raise DeployError(f"{kind}: {key}: only an inline 'content' exists inside a machine")
     for name, service in confined["services"].items():
         _refuse_foreign(name, service)
-        service.pop("container_name", None)
-        service["environment"] = {
-            key: values[key] if value is None else value
-            for key, value in (service.get("environment") or {}).items()
-            if value is not None or key in values
-        }
+        _rename(service, values)
         for mount in service.get("volumes") or ():
             if mount["type"] == "bind":
                 folders |= _moved(mount, agent_socket, disk)
-        for port in service.get("ports") or ():
-            # As behind a gateway: the engine chooses the port, so that machines do not compete for one.
-            port.update(host_ip="127.0.0.1", published="")
         _limit(service, placement)
         _limit_tasks(service)
     if (number := sum(map(_copies, confined["services"].values()))) > _MOST_CONTAINERS:
         raise DeployError(f"services: {number} containers, at most {_MOST_CONTAINERS} are possible here")
     _check_nesting(folders)
     return confined, frozenset(folders)
+
+
+def _rename(service: _Model, values: Mapping[str, str]) -> None:
+    """Take away what a service would be known by outside, and give it its variables."""
+    service.pop("container_name", None)
+    service["environment"] = {
+        key: values[key] if value is None else value
+        for key, value in (service.get("environment") or {}).items()
+        if value is not None or key in values
+    }
+    for port in service.get("ports") or ():
+        # As behind a gateway: the engine chooses the port, so that machines do not compete for one.
+        port.update(host_ip="127.0.0.1", published="")
 
 
 def _refuse_foreign(name: str, service: _Model) -> None:
@@ -139,7 +144,7 @@ def _check_nesting(folders: set[Path]) -> None:
         for parent in folder.parents:
             if parent in folders:
                 raise DeployError(
-                    f"volumes: {folder.name} is mounted from within {parent.name or '/'}, which is mounted too",
+                    f"volumes: {folder.name} is mounted from within {parent.name}, which is mounted too",
                     advice="mount one of them, or give each a folder of its own",
                 )
 
