@@ -14,7 +14,7 @@ from typing import Final
 import dcap_qvl
 from pydantic import SecretStr
 
-from blueprint.cli.deploy.trust import kms_trust
+from blueprint.cli.deploy.trust import UNASKED, kms_trust
 from blueprint.cli.keyfiles import read_secret_file
 from blueprint.cli.session import Session
 from blueprint.errors import ConfigError
@@ -131,6 +131,7 @@ def _cloud(session: Session) -> CloudClient:
         raise ConfigError(
             "the cloud wants an API key: give --cloud-api-key-file FILE or BLUEPRINT_CLOUD_API_KEY"
         )
+    _check_receiver(session)
     proxy = settings.cloud_proxy
     return CloudClient(
         api_key=key,
@@ -138,6 +139,17 @@ def _cloud(session: Session) -> CloudClient:
         timeout_s=settings.cloud_timeout_s,
         proxy=proxy.get_secret_value() if proxy else None,
     )
+
+
+def _check_receiver(session: Session) -> None:
+    """Find that a file which is read unasked, because it lies in this folder, says who gets the key."""
+    origin = session.origins.get("cloud_url", "")
+    # SECURITY: in a folder from elsewhere its author would (test_a_folder_names_no_receiver_of_the_key).
+    if origin in UNASKED and session.origins.get("cloud_api_key") != origin:
+        raise ConfigError(
+            f"cloud_url is from {origin} of this folder, and would get an API key that is not; if that is "
+            "meant: --cloud-url, BLUEPRINT_CLOUD_URL, or --config with the file's whole path"
+        )
 
 
 def verifier_of(session: Session, root: bytes | None) -> Verifier:

@@ -10,10 +10,12 @@ from typing import Final
 from blueprint.cli.session import Session
 from jobs.deploy.trust import KmsTrust
 
-__all__ = ["SEAL_SETTINGS", "kms_trust"]
+__all__ = ["SEAL_SETTINGS", "UNASKED", "kms_trust"]
 
 SEAL_SETTINGS: Final = ("state_dir", "kms_key")
 """What every command that seals can be told on its command line."""
+UNASKED: Final = frozenset({".env", "blueprint.toml"})
+"""Files of settings that are read because they lie where a command is called, whoever wrote them."""
 
 
 def kms_trust(
@@ -32,9 +34,17 @@ def kms_trust(
         now_s: seconds since 1970.
     """
     named = tuple(bytes.fromhex(key) for key in session.settings.kms_key)
+    tell = announce or (lambda text: session.say(text, "yellow"))
+    # SECURITY: a folder from elsewhere names no key unnoticed (test_a_folder_names_no_kms_key_unnoticed).
+    if named and (origin := session.origins.get("kms_key")) in UNASKED:
+        tell(f"KMS keys are believed as {origin} of this folder says: {', '.join(session.settings.kms_key)}")
+    remembered = session.state_dir / "kms-keys.json"
+    is_used = not named and not pinned and remembered.exists()
+    if is_used and (origin := session.origins.get("state_dir")) in UNASKED:
+        tell(f"KMS keys are believed as {remembered} says, which {origin} of this folder names")
     return KmsTrust(
         pinned=named or pinned,
-        remembered=session.state_dir / "kms-keys.json",
-        announce=announce or (lambda text: session.say(text, "yellow")),
+        remembered=remembered,
+        announce=tell,
         now_s=now_s,
     )

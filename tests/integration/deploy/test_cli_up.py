@@ -239,6 +239,37 @@ async def test_a_description_alone_does_not_own_this_host(operator: Operator) ->
     assert (meant.code, "--trust-development-root" in meant.stderr) == (ExitCode.USAGE, True), meant.stderr
 
 
+@pytest.mark.parametrize("file", [".env", "blueprint.toml"])
+async def test_a_folder_names_no_receiver_of_the_key(operator: Operator, cloud: FakeCloud, file: str) -> None:
+    """A folder from elsewhere is entered, and its settings would send the account's key to their author."""
+    url = operator.settings.pop("BLUEPRINT_CLOUD_URL")
+    name = "cloud_url" if file.endswith("toml") else "BLUEPRINT_CLOUD_URL"
+    operator.write(file, f'{name} = "{url}"\n')
+    for key in (
+        {},
+        {"BLUEPRINT_CLOUD_API_KEY": "", "BLUEPRINT_CLOUD_API_KEY_FILE": str(operator.folder / "vars")},
+    ):
+        (operator.folder / "vars").chmod(0o600)
+        operator.settings |= key
+        ran = await operator.run("plan", "web-app", "--env-file", "vars")
+        assert (ran.code, "--cloud-url" in ran.stderr) == (ExitCode.USAGE, True), ran.stderr
+    assert list(cloud.requests) == []
+
+
+async def test_a_folder_names_no_kms_key_unnoticed(operator: Operator, cloud: FakeCloud) -> None:
+    """Who hands out a request may hand out settings with it, which are read where `seal` is called."""
+    await operator.run("prepare", "web-app", "--variable", "TOKEN")
+    key = cloud.kms.root_public_key.hex()
+    operator.write("blueprint.toml", f'kms_key = ["{key}"]\n')
+    ran = await operator.run("seal", "web-app.request.json", "--env-file", "vars")
+    assert (ran.code, f"as blueprint.toml of this folder says: {key}" in ran.stderr) == (0, True), ran.stderr
+    operator.settings["BLUEPRINT_STATE_DIR"] = ""
+    operator.write("blueprint.toml", 'state_dir = "theirs"\n')
+    operator.write("theirs/kms-keys.json", json.dumps({"": key}))
+    ran = await operator.run("seal", "web-app.request.json", "--env-file", "vars")
+    assert (ran.code, "kms-keys.json says, which blueprint.toml" in ran.stderr) == (0, True), ran.stderr
+
+
 async def test_without_a_place_or_a_key_the_command_says_what_to_give(operator: Operator) -> None:
     """Nothing is guessed where it would cost money."""
     del operator.settings["BLUEPRINT_CLOUD_API_KEY"]
