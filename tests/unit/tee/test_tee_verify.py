@@ -203,6 +203,16 @@ def test_a_name_that_occurs_twice_is_refused():
         verify(event_log=json.dumps([*log[:3], log[1], *log[3:]]))
 
 
+def test_a_name_with_a_colon_is_refused():
+    """The log replays, but who gave the keys has vanished: its name is another one."""
+    log = _log()
+    provider = next(entry for entry in log if entry["event"] == "key-provider")
+    head, _, rest = bytes.fromhex(provider["event_payload"]).partition(b":")
+    provider |= {"event": f"key-provider:{head.decode()}", "event_payload": rest.hex()}
+    with pytest.raises(QuoteInvalidError, match="is no name"):
+        verify(event_log=json.dumps(log), policy=relaxed(key_providers=None))
+
+
 def test_an_identity_after_the_boot_is_refused():
     """App id, compose hash and instance id are fixed before boot-mr-done."""
     log = _log()
