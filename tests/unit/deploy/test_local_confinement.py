@@ -98,6 +98,7 @@ def test_ports_are_on_loopback_and_chosen_by_the_engine() -> None:
         ({"external_links": ["other"]}, "external_links"),
         ({"credential_spec": {"file": "x"}}, "credential_spec"),
         ({"network_mode": "container:other"}, "network_mode"),
+        ({"network_mode": "bridge"}, "network_mode"),
         ({"pid": "container:other"}, "pid"),
         ({"ipc": "container:other"}, "ipc"),
         ({"cgroup_parent": "/other"}, "cgroup_parent"),

@@ -98,7 +98,8 @@ def _refuse_foreign(name: str, service: _Model) -> None:
             raise DeployError(f"services.{name}.{key}: there is no such thing inside a machine")
     for key in _SHARED:
         word = str(service.get(key) or "")
-        if (key == "cgroup_parent" and word) or word.startswith("container:"):
+        # `bridge` is the one network that all containers of the engine may share.
+        if (key == "cgroup_parent" and word) or word.startswith("container:") or word == "bridge":
             raise DeployError(f"services.{name}.{key}: {word!r} is not the application's own")
     # SECURITY: the engine would speak to services of this host (test_a_log_stays_with_its_container).
     if (log := service.get("logging")) and log.get("driver") not in _LOGS:
