@@ -139,6 +139,9 @@ def make_plan(
     before, after = parse_app_compose(record.app_compose), parse_app_compose(wanted.workload.app_compose)
     old_names, new_names = set(record.names), set(wanted.names)
     replaces = variables is not None and not is_same(record, variables)
+    diff = _diff(before, after)
+    # A description from elsewhere needs no more than the right name to be given them.
+    handed_on = sorted(old_names & new_names) if diff and variables is None else []
     return Plan(
         name=record.name,
         place=place,
@@ -146,7 +149,7 @@ def make_plan(
         compose_hash=new_hash,
         app_id=record.app_id,
         old_compose_hash=record.compose_hash,
-        compose_diff=_diff(before, after),
+        compose_diff=diff,
         changes=(
             *_members(before, after),
             *_order(record.names, wanted.names),
@@ -156,11 +159,13 @@ def make_plan(
         removed=tuple(sorted(old_names - new_names)),
         kept=tuple(sorted(old_names & new_names)),
         replaces_variables=replaces,
-        warnings=tuple(_warnings(replaces=replaces, lost=sorted(set(old_volumes) - set(volumes)))),
+        warnings=tuple(_warnings(replaces, handed_on, lost=sorted(set(old_volumes) - set(volumes)))),
     )
 
 
-def _warnings(*, replaces: bool, lost: list[str]) -> Iterator[str]:
+def _warnings(replaces: bool, handed_on: list[str], *, lost: list[str]) -> Iterator[str]:  # noqa: FBT001
+    if handed_on:
+        yield f"another text than before gets the values that are there: {', '.join(handed_on)}"
     if replaces:
         yield "all variables are replaced: what is not given again is gone"
     for volume in lost:

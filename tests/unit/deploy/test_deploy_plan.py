@@ -122,7 +122,16 @@ def test_a_volume_that_is_left_behind_is_warned_of() -> None:
     plan = make_plan(
         wanted("a:2"), record(wanted()), place="cloud", old_volumes=("data", "logs"), volumes=("data",)
     )
-    assert plan.warnings == ("the volume logs is no longer used; its data stays on the disk, out of reach",)
+    assert "the volume logs is no longer used; its data stays on the disk, out of reach" in plan.warnings
+
+
+def test_who_gives_no_values_is_told_that_another_text_gets_those_that_are_there() -> None:
+    """A folder from elsewhere that has a deployment's name would be given its secrets: the plan says so."""
+    said = "another text than before gets the values that are there: TOKEN"
+    assert make_plan(wanted("b:1"), record(wanted()), place="cloud").warnings == (said,)
+    for given in (variables(), variables("other")):
+        assert said not in make_plan(wanted("b:1"), record(wanted()), given, place="cloud").warnings
+    assert make_plan(wanted(disk_gb=9), record(wanted()), place="cloud").warnings == ()
 
 
 TEXT = "services:\n  web:\n    image: a:1\n"
