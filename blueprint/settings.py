@@ -6,7 +6,7 @@ Invariant: a `Settings` that exists is complete and consistent; it never changes
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -42,6 +42,11 @@ _Registries = Annotated[dict[str, RegistrySetting], NoDecode, BeforeValidator(ta
 _Offer = Annotated[OfferSetting | None, NoDecode, BeforeValidator(table)]
 _PublicKeys = Annotated[
     tuple[Annotated[str, AfterValidator(public_key)], ...], NoDecode, BeforeValidator(listed)
+]
+_Images = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern="^[0-9a-f]{96}(:[0-9a-f]{96}){3}$")], ...],
+    NoDecode,
+    BeforeValidator(listed),
 ]
 _AddressValue = Annotated[bytes, BeforeValidator(read_address)]
 
@@ -280,6 +285,12 @@ class Settings(BaseSettings):
         "Deployment",
         (),
         "Key providers that an attestation may name: NAME:ID (`kms:...`), separated by commas; empty: any.",
+    )
+    os_image: _Images = setting(
+        "Deployment",
+        (),
+        "Guest systems that an attestation may show: MRTD:RTMR0:RTMR1:RTMR2, 96 hexadecimal digits each, "
+        "separated by commas; empty: any, and then it proves nothing against who chose the system.",
     )
     tcb_status: _Names = setting(
         "Deployment", ("UpToDate",), "TCB statuses of platforms to accept, in Intel's words."

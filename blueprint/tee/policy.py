@@ -15,6 +15,9 @@ from blueprint.foreign_json import parse_json
 __all__ = ["AttestationPolicy", "KeyProvider", "OsImage"]
 
 
+_MEASUREMENT_BYTES = 48
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OsImage:
     """The measurements of a known OS image on a known virtual machine, 48 bytes each.
@@ -27,6 +30,21 @@ class OsImage:
     rt_mr0: bytes
     rt_mr1: bytes
     rt_mr2: bytes
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the image whose measurements are written as `ParsedQuote.os_image` writes them.
+
+        Raises:
+            ValueError: these are not four times 96 hexadecimal digits with colons between them.
+        """
+        values = [bytes.fromhex(part) for part in text.split(":")]
+        if [len(value) for value in values] != [_MEASUREMENT_BYTES] * 4:
+            raise ValueError("expected MRTD:RTMR0:RTMR1:RTMR2, 96 hexadecimal digits each")
+        mr_td, *rest = values
+        return cls(
+            name=f"MRTD {mr_td.hex()[:16]}...", mr_td=mr_td, rt_mr0=rest[0], rt_mr1=rest[1], rt_mr2=rest[2]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,11 @@ class ParsedQuote:
     """64 bytes that the guest chose."""
 
     @property
+    def os_image(self) -> str:
+        """The measurements of the guest's system, as `OsImage.parse` reads them."""
+        return ":".join(value.hex() for value in (self.mr_td, self.rt_mr0, self.rt_mr1, self.rt_mr2))
+
+    @property
     def is_debug(self) -> bool:
         """Whether the host can read and write the guest's memory."""
         return bool(self.td_attributes[0] & 1)

@@ -237,11 +237,7 @@ def _os_image(evidence: _Evidence) -> str | None:
     for image in images:
         if (image.mr_td, image.rt_mr0, image.rt_mr1, image.rt_mr2) == found:
             return image.name
-    registers = ", ".join(
-        f"{name} {value.hex()}"
-        for name, value in zip(("MRTD", "RTMR0", "RTMR1", "RTMR2"), found, strict=True)
-    )
-    raise PolicyViolationError(f"{registers} belong to no known OS image")
+    raise PolicyViolationError(f"MRTD:RTMR0:RTMR1:RTMR2 are those of no known one: {quote.os_image}")
 
 
 def _report_data(evidence: _Evidence) -> str:

@@ -81,6 +81,7 @@ def _show_document(
         "attestation_digest": attestation_digest(verified).hex(),
         "root": verified.root,
         "tcb_status": verified.tcb_status,
+        "os_image": verified.quote.os_image,
         "app_id": (verified.app_id or b"").hex(),
         "compose_hash": (verified.compose_hash or b"").hex(),
         "instance_id": (verified.instance_id or b"").hex(),

@@ -18,7 +18,7 @@ from blueprint.cli.deploy.trust import UNASKED, kms_trust
 from blueprint.cli.keyfiles import read_secret_file
 from blueprint.cli.session import Session
 from blueprint.errors import ConfigError
-from blueprint.tee.policy import AttestationPolicy, KeyProvider
+from blueprint.tee.policy import AttestationPolicy, KeyProvider, OsImage
 from jobs.deploy.attestation import Verifier, fetch_collateral
 from jobs.deploy.backends.backend import Backend
 from jobs.deploy.backends.local import LocalBackend, engine_socket
@@ -38,8 +38,8 @@ PLACE_SETTINGS: Final = (
 )  # fmt: skip
 """What every command that asks a place can be told."""
 VERIFY_SETTINGS: Final = (
-    *PLACE_SETTINGS, "ready_timeout_s", "kms_key", "key_provider", "tcb_status", "tcb_advisory", "pccs_url",
-    "trust_development_root",
+    *PLACE_SETTINGS, "ready_timeout_s", "kms_key", "key_provider", "os_image", "tcb_status", "tcb_advisory",
+    "pccs_url", "trust_development_root",
 )  # fmt: skip
 """What every command that seals, waits and verifies can be told."""
 
@@ -158,6 +158,7 @@ def verifier_of(session: Session, root: bytes | None) -> Verifier:
     policy = AttestationPolicy(
         tcb_statuses=frozenset(settings.tcb_status),
         allowed_advisories=frozenset(settings.tcb_advisory),
+        os_images=frozenset(map(OsImage.parse, settings.os_image)) or None,
         key_providers=frozenset(map(_key_provider, settings.key_provider)) or None,
         development_root=root,
     )

@@ -89,8 +89,10 @@ def _verify_deployment(session: Session, name: str, path: Path | None) -> None:
             return await service.verify(name)
 
     record, attestation = asyncio.run(verified())
-    session.emit(record_json(record))
+    session.emit({**record_json(record), "os_image": attestation.verified.quote.os_image})
     show_record(session, record)
+    if not session.settings.os_image:
+        session.say(f"guest system, not compared (--os-image): {attestation.verified.quote.os_image}")
     if path is None:
         return
     _write(path, evidence_document(attestation).decode())

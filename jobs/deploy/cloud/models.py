@@ -39,6 +39,7 @@ def _as_rate(value: object) -> object:
 
 
 Id = Annotated[str, BeforeValidator(_as_id)]
+_Bytes = Annotated[int, Field(ge=0, lt=1 << 63)]
 Rate = Annotated[str, BeforeValidator(_as_rate)]
 
 
@@ -252,15 +253,15 @@ class Composition(_Answer):
 class Disk(_Answer):
     """A file system of the guest, in bytes."""
 
-    total_size: int = 0
-    free_size: int = 0
+    total_size: _Bytes = 0
+    free_size: _Bytes = 0
 
 
 class SystemInfo(_Answer):
     """What a guest measures of itself: bytes and seconds."""
 
-    total_memory: int | None = None
-    used_memory: int | None = None
+    total_memory: _Bytes | None = None
+    used_memory: _Bytes | None = None
     uptime: float | None = None
     disks: list[Disk] = []
 

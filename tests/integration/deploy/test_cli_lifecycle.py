@@ -330,8 +330,12 @@ async def test_anybody_verifies_an_evidence_document(
     assert ran.json["evidence_digest"] == hashlib.sha256(content).hexdigest()
     checked = {check["name"]: check["is_checked"] for check in ran.json["checks"]}
     assert (checked["app id"], checked["compose hash"], checked["freshness"]) == (True, False, False)
+    seen = ran.json["os_image"]
+    pinned = await anybody.run(*trusting, "--os-image", seen, "--json")
+    assert next(check["is_checked"] for check in pinned.json["checks"] if check["name"] == "OS image")
     for arguments, said in (
         (document, "a root named 'development'"),
+        ((*trusting, "--os-image", "0" * 96 + seen[96:]), f"no known one: {seen}"),
         ((*trusting, "--compose-hash", "00" * 32), "compose hash: expected 0000"),
         ((*trusting, "--app-id", "0x" + "00" * 20), "app id: expected 0000"),
     ):
@@ -383,6 +387,11 @@ async def test_a_wrong_argument_is_one_line_with_advice(operator: Operator, clou
         ("verify --document none", 2, "none: No such file"),
         ("verify --document vars", 1, "vars: no evidence document"),
         ("verify --document vars --app-id 12", 2, "expected 40 hexadecimal digits"),
+        (
+            f"verify --document vars --os-image {'0' * 96}",
+            2,
+            "--os-image (from command line): string should match",
+        ),
         ("status wab-app", 1, "did you mean 'web-app'?"),
         ("status none", 1, "`blueprint deploy list` shows those that are"),
         ("start web-app --place local --no-verify", 1, "use --place phala"),

@@ -163,6 +163,19 @@ def test_each_check_refuses_by_name(name, changes):
         verify(**changes)
 
 
+def test_a_guest_system_is_pinned_by_what_a_quote_shows():
+    """What one verification tells is what the next one is given, and nothing else is taken for it."""
+    shown = parse_quote(CVM.quote(DATA)).os_image
+    verified = verify(policy=relaxed(os_images=frozenset({OsImage.parse(shown)})))
+    assert {check.name: check.is_checked for check in verified.checks}["OS image"]
+    for other in ("00" * 48 + shown[96:], shown[:-96] + "00" * 48):
+        with pytest.raises(PolicyViolationError, match=f"no known one: {shown}"):
+            verify(policy=relaxed(os_images=frozenset({OsImage.parse(other)})))
+    for wrong in ("", "00", shown + ":", shown[:-2], "x" + shown[1:]):
+        with pytest.raises(ValueError, match="expected MRTD|hexadecimal"):
+            OsImage.parse(wrong)
+
+
 UNSAFE = {"debug bit": {"is_debug": True}, "TDX module signer": {"mr_signer_seam": b"\x01" * 48}}
 
 

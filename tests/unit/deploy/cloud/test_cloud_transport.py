@@ -236,6 +236,10 @@ async def test_a_size_that_no_machine_has_is_an_error_of_the_cloud(told: str) ->
     async with client_of(lambda _: httpx.Response(200, content=answer), Waits()) as client:
         with pytest.raises(errors.CloudProtocolError, match="memory_in_gb"):
             await client.cvm("1")
+    answer = f'{{"sysinfo": {{"total_memory": {"9" * 400}}}}}'
+    async with client_of(lambda _: httpx.Response(200, content=answer), Waits()) as client:
+        with pytest.raises(errors.CloudProtocolError, match="total_memory"):
+            await client.stats("1")
 
 
 def test_every_known_code_has_a_class_with_advice() -> None:
