@@ -7,7 +7,9 @@ whatever is sealed for it is sealed for that text and no other.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final
+
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 from blueprint.errors import PolicyViolationError
 from blueprint.foreign_json import parse_json
@@ -23,6 +25,11 @@ __all__ = ["Ticket", "TicketError", "ticket_of"]
 _VERSION = 1
 
 
+_Address = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
+_Word = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+_Uint64 = Annotated[int, Field(ge=0, lt=1 << 64)]
+
+
 class TicketError(DeployError):
     """A file is no ticket, or cannot be read or written."""
 
@@ -32,21 +39,21 @@ class Ticket:
     """A preparation that was answered; bytes are hexadecimal, so that it is JSON as it stands."""
 
     chain_id: int
-    contract: str
-    service_id: int
-    call_id: int
-    operator: str
+    contract: _Address
+    service_id: _Uint64
+    call_id: _Uint64
+    operator: _Address
     name: str
     compose: str
     """The text that was measured."""
     names: tuple[str, ...]
-    app_id: str
-    compose_hash: str
-    public_key: str
+    app_id: _Address
+    compose_hash: _Word
+    public_key: Annotated[str, StringConstraints(pattern="^([0-9a-f]{64})?$")]
     """Empty where the application takes no variables."""
-    signature: str
-    timestamp_s: int | None
-    expires_at: int
+    signature: Annotated[str, StringConstraints(pattern="^([0-9a-f]{2})*$")]
+    timestamp_s: _Uint64 | None
+    expires_at: _Uint64
     version: int = _VERSION
 
     @property
@@ -96,10 +103,14 @@ class Ticket:
             TicketError: it cannot be read, or is none of this version.
         """
         try:
-            members: Any = parse_json(path.read_bytes())
+            content = path.read_bytes()
+            members: Any = parse_json(content)
             ticket = cls(**{**members, "names": tuple(members["names"])})
-            for digits in (ticket.contract, ticket.operator, ticket.compose_hash, ticket.public_key):
-                bytes.fromhex(digits)
+            _TICKET.validate_json(content, strict=True)
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise TicketError(f"{path}: no ticket of `request prepare`: {where}: {first['msg']}") from None
         except OSError as exc:
             raise TicketError(f"{path}: {exc.strerror}", advice="`request prepare` writes it") from exc
         except (ValueError, TypeError, KeyError) as exc:
@@ -107,6 +118,9 @@ class Ticket:
         if ticket.version != _VERSION:
             raise TicketError(f"{path}: version {ticket.version}; this program reads version {_VERSION}")
         return ticket
+
+
+_TICKET: Final = TypeAdapter(Ticket)
 
 
 def ticket_of(key: CallKey, order: Order, answered: DeployResult, *, answered_by: Address) -> Ticket:

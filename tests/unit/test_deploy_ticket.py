@@ -98,9 +98,15 @@ def test_an_answer_for_another_text_is_not_sealed_for() -> None:
             ticket_of(KEY, ORDER, lie, answered_by=OPERATOR)
 
 
-@pytest.mark.parametrize("change", [{"version": 2}, {"names": None}, {"more": 1}, {"contract": "xy"}, None])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2}, {"names": None}, {"names": [1]}, {"more": 1}, {"contract": "xy"}, {"app_id": 5},
+        {"signature": "zz"}, {"call_id": "1"}, {"call_id": 1 << 64}, {"timestamp_s": -1}, None,
+    ],
+)  # fmt: skip
 def test_what_is_no_ticket_is_refused(tmp_path: Path, change: dict[str, object] | None) -> None:
-    """Another version, missing or unknown members, bytes that are none, no JSON."""
+    """Another version, missing or unknown members, bytes or numbers that are none, no JSON."""
     path = tmp_path / "t.json"
     ticket_of(KEY, ORDER, ANSWER, answered_by=OPERATOR).write(path)
     path.write_text("no" if change is None else json.dumps({**json.loads(path.read_text()), **change}))
