@@ -299,6 +299,9 @@ async def test_on_a_terminal_a_person_may_say_no(
     seen = b""
     while not seen.rstrip().endswith(b"[y/N]:"):
         seen += await asyncio.to_thread(os.read, ours, 4096)
+    await asyncio.sleep(
+        0.5
+    )  # what is typed before the line is read is thrown away with the terminal's old mode
     os.write(ours, typed)
     try:
         while piece := await asyncio.to_thread(os.read, ours, 4096):
