@@ -56,11 +56,13 @@ class Place:
         """Return a machine as it is now."""
         containers: tuple[EngineContainer, ...] = ()
         trouble = ""
+        # Before the containers: a guest that says that it runs has them all, with their ports.
+        status, is_alive = self.state.folder(record.id).status(), self._lease(record).is_held()
         try:
             containers = await self.engine.containers(self.state.project(record.id))
         except DeployError as error:
             trouble = str(error)
-        state, said = self._look(record, containers)
+        state, said = self._look(record, containers, status, is_alive=is_alive)
         return Machine(
             id=record.id,
             name=record.name,
@@ -99,9 +101,10 @@ class Place:
             if self.state.machine_of(project) not in records:
                 await self.engine.remove(project)
 
-    def _look(self, record: Record, containers: tuple[EngineContainer, ...]) -> tuple[MachineState, str]:
-        is_alive = self._lease(record).is_held()
-        status = self.state.folder(record.id).status()
+    @staticmethod
+    def _look(
+        record: Record, containers: tuple[EngineContainer, ...], status: Status, *, is_alive: bool
+    ) -> tuple[MachineState, str]:
         if record.wanted is not Wanted.RUNNING:
             if is_alive or any(one.state in {"running", "restarting"} for one in containers):
                 return MachineState.STOPPING, "not everything has ended; ask again to finish it"
