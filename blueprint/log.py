@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 from typing_extensions import override
 
-__all__ = ["Redactor", "configure", "scrub_url"]
+__all__ = ["Redactor", "configure", "printable", "scrub_url"]
 
 # Keys whose values are never shown, whatever they hold.
 _PRIVATE_KEYS: Final = re.compile(
@@ -35,6 +35,13 @@ def scrub_url(url: str) -> str:
     """Return a URL without its account, and with every long path or query part (an API key) masked."""
     without_account = re.sub(r"//[^/@\s]+@", "//[redacted]@", url)
     return _CREDENTIAL_PART.sub("[redacted]", without_account)
+
+
+def printable(data: bytes | str, *, keep_newlines: bool = True) -> str:
+    """Return text that cannot move a terminal's cursor or change its colours: control characters escaped."""
+    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+    allowed = "\n\t" if keep_newlines else ""
+    return "".join(c if c.isprintable() or c in allowed else repr(c)[1:-1] for c in text)
 
 
 class Redactor:
@@ -93,14 +100,11 @@ class Redactor:
         return text
 
 
-def _printable(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _escape(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Escape what could move a terminal's cursor: errors quote clouds, chains and files."""
     # SECURITY: JSON escapes by itself, a console does not (test_a_console_line_cannot_move_the_cursor).
     for key, value in event.items():
-        allowed = "\n\t" if key in {"exception", "stack"} else ""
-        event[key] = "".join(
-            sign if sign.isprintable() or sign in allowed else repr(sign)[1:-1] for sign in str(value)
-        )
+        event[key] = printable(str(value), keep_newlines=key in {"exception", "stack"})
     return event
 
 
@@ -143,7 +147,7 @@ def configure(
         use_colors = is_terminal if colors is None else colors
         final = [
             redactor,
-            _printable,
+            _escape,
             structlog.dev.ConsoleRenderer(colors=use_colors, exception_formatter=plain),
         ]
     else:

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from blueprint.cli.answer import answer_json, answer_summary, read_answer
 from blueprint.cli.outcome import bytes_json, size_text, time_text
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
 from blueprint.errors import ConfigError
+from blueprint.log import printable
 from blueprint.store.reader import find_calls, list_calls, retry_call
 from blueprint.store.records import CallRecord
 from blueprint.types import CallState

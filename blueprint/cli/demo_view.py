@@ -20,7 +20,8 @@ from blueprint.chain.deployment import CallResult
 from blueprint.cli.answer import answer_json, status_name
 from blueprint.cli.demo_cases import Case, Verdict
 from blueprint.cli.outcome import size_text, time_text
-from blueprint.cli.session import Session, printable
+from blueprint.cli.session import Session
+from blueprint.log import printable
 from jobs.execute_codec import ExecuteResult
 
 __all__ = ["Narrator", "ResultTable", "Row", "row_json"]

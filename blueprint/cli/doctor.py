@@ -18,8 +18,9 @@ from blueprint.cli.exits import ExitCode
 from blueprint.cli.link import connected
 from blueprint.cli.outcome import size_text
 from blueprint.cli.sandboxes import capacity_of
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
 from blueprint.errors import BlueprintError
+from blueprint.log import printable
 from sandbox.check import Finding, Level, backends_that_serve, check
 from sandbox.errors import SandboxUnavailableError
 from sandbox.rootfs import Manifest, find_tree, find_trees, is_current, list_trees, survey_host

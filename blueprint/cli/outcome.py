@@ -9,7 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from blueprint.cli.session import Session, printable
+from blueprint.cli.session import Session
+from blueprint.log import printable
 from sandbox.result import CapturedStream, ExecutionResult, ExecutionStatus, LimitKind, NetworkContact
 
 __all__ = [

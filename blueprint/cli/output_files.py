@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from blueprint.cli.session import printable
 from blueprint.errors import BlueprintError
+from blueprint.log import printable
 from sandbox.kernel.files import lay_down
 from sandbox.result import OutputFile
 

@@ -22,10 +22,11 @@ from rich.text import Text
 
 from blueprint import log
 from blueprint.cli.exits import exit_code_of, first_cause, in_lines, one_line
+from blueprint.log import printable
 from blueprint.settings import Settings
 from blueprint.settings_sources import load_settings
 
-__all__ = ["NEVER_FLAGS", "Json", "Session", "node_command", "printable"]
+__all__ = ["NEVER_FLAGS", "Json", "Session", "node_command"]
 
 Json = Mapping[str, Any] | Sequence[Any]
 Command = Callable[..., int]
@@ -34,13 +35,6 @@ NEVER_FLAGS: Final = frozenset(
     {"private_key", "keystore_password", "cloud_api_key", "cloud_proxy", "egress", "registries", "deploy"}
 )
 """Secrets: a command line is visible to every account of the machine; and tables, which have no flag."""
-
-
-def printable(data: bytes | str, *, keep_newlines: bool = True) -> str:
-    """Return text that cannot move a terminal's cursor or change its colours: control characters escaped."""
-    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
-    allowed = "\n\t" if keep_newlines else ""
-    return "".join(c if c.isprintable() or c in allowed else repr(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

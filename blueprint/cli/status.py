@@ -7,9 +7,10 @@ import httpx
 from rich.table import Table
 
 from blueprint.cli.exits import ExitCode
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
 from blueprint.errors import JournalError
 from blueprint.foreign_json import parse_json
+from blueprint.log import printable
 from blueprint.store.reader import count_calls
 
 __all__ = ["command"]

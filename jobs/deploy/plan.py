@@ -159,11 +159,11 @@ def make_plan(
         removed=tuple(sorted(old_names - new_names)),
         kept=tuple(sorted(old_names & new_names)),
         replaces_variables=replaces,
-        warnings=tuple(_warnings(replaces, handed_on, lost=sorted(set(old_volumes) - set(volumes)))),
+        warnings=tuple(_warnings(handed_on, sorted(set(old_volumes) - set(volumes)), replaces=replaces)),
     )
 
 
-def _warnings(replaces: bool, handed_on: list[str], *, lost: list[str]) -> Iterator[str]:  # noqa: FBT001
+def _warnings(handed_on: list[str], lost: list[str], *, replaces: bool) -> Iterator[str]:
     if handed_on:
         yield f"another text than before gets the values that are there: {', '.join(handed_on)}"
     if replaces:

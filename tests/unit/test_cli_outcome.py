@@ -6,7 +6,7 @@ import json
 import pytest
 
 from blueprint.cli.outcome import as_json, counted, limits_text, size_text, summary, time_text
-from blueprint.cli.session import printable
+from blueprint.log import printable
 from sandbox.result import ExecutionStatus, LimitKind
 from sandbox.testing import fake_result
 

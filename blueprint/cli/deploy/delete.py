@@ -11,7 +11,8 @@ from blueprint.cli.deploy.consent import is_agreed, yes_option
 from blueprint.cli.deploy.known import opened_deployment
 from blueprint.cli.deploy.place import PLACE_SETTINGS
 from blueprint.cli.exits import ExitCode
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
+from blueprint.log import printable
 from jobs.deploy.backends.backend import Machine
 from jobs.deploy.record import DeploymentRecord
 

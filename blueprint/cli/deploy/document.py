@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 
 from blueprint.cli.deploy.place import verifier_of
-from blueprint.cli.session import Session, printable
+from blueprint.cli.session import Session
 from blueprint.errors import BlueprintError, ConfigError, PolicyViolationError
+from blueprint.log import printable
 from blueprint.tee.verify import Check, VerifiedQuote, attestation_digest
 from jobs.deploy.evidence import MAX_BYTES, EvidenceDocument, read_root
 

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from blueprint.cli.deploy.place import PLACE_SETTINGS, opened_service, record_store
 from blueprint.cli.deploy.up import record_json
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
+from blueprint.log import printable
 from jobs.deploy.backends.backend import Machine
 from jobs.deploy.record import DeploymentRecord
 

@@ -13,7 +13,8 @@ import click
 from blueprint.cli.deploy.known import opened_deployment
 from blueprint.cli.deploy.place import PLACE_SETTINGS, VERIFY_SETTINGS
 from blueprint.cli.deploy.up import record_json, show_record
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
+from blueprint.log import printable
 from jobs.deploy import operations
 from jobs.deploy.backends.backend import Machine
 from jobs.deploy.record import DeploymentRecord

@@ -19,8 +19,9 @@ from blueprint.cli.caller import CALLER_SETTINGS, submit_and_wait
 from blueprint.cli.deploy.trust import SEAL_SETTINGS, kms_trust
 from blueprint.cli.exits import ExitCode
 from blueprint.cli.link import required_contract
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
 from blueprint.errors import ConfigError, Rejection
+from blueprint.log import printable
 from blueprint.tee.sealing import SecretVariable, check_variables, seal
 from blueprint.types import Address
 from jobs.deploy.codec import (

@@ -14,7 +14,8 @@ from blueprint.cli.deploy.known import opened_deployment
 from blueprint.cli.deploy.place import VERIFY_SETTINGS
 from blueprint.cli.deploy.power import changed, no_verify_option
 from blueprint.cli.deploy.up import record_json
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
+from blueprint.log import printable
 from jobs.deploy import operations
 from jobs.deploy.backends.backend import Machine, Placement
 from jobs.deploy.record import DeploymentRecord

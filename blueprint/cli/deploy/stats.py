@@ -12,7 +12,8 @@ from rich.table import Table
 
 from blueprint.cli.deploy.known import opened_deployment
 from blueprint.cli.deploy.place import PLACE_SETTINGS
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
+from blueprint.log import printable
 from jobs.deploy.backends.backend import Machine, Stats
 
 __all__ = ["stats"]

@@ -14,8 +14,9 @@ from blueprint.cli.deploy.known import known_record, opened_deployment
 from blueprint.cli.deploy.place import PLACE_SETTINGS
 from blueprint.cli.deploy.up import record_json, show_record
 from blueprint.cli.exits import ExitCode, one_line
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
 from blueprint.errors import BlueprintError
+from blueprint.log import printable
 from jobs.deploy.backends.backend import Container, Machine, MachineState, Observation
 from jobs.deploy.record import DeploymentRecord, Stage
 

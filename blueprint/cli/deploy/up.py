@@ -19,8 +19,9 @@ from blueprint.cli.deploy.place import (
     private_engine,
     record_store,
 )
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
 from blueprint.errors import ConfigError
+from blueprint.log import printable
 from jobs.deploy.app_compose import parse_app_compose
 from jobs.deploy.backends.local import LocalBackend
 from jobs.deploy.compose.check import check_compose

@@ -16,7 +16,8 @@ from blueprint.cli.deploy.place import VERIFY_SETTINGS
 from blueprint.cli.deploy.power import no_verify_option
 from blueprint.cli.deploy.up import record_json, show_record
 from blueprint.cli.exits import ExitCode
-from blueprint.cli.session import Session, node_command, printable
+from blueprint.cli.session import Session, node_command
+from blueprint.log import printable
 from jobs.deploy.app_compose import parse_app_compose, with_variables
 from jobs.deploy.compose.check import check_compose
 from jobs.deploy.compose.findings import Allowance
