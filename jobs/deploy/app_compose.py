@@ -68,7 +68,8 @@ class AppCompose:
         if len(self.name) not in _NAME_LENGTHS or _NAME.fullmatch(self.name) is None:
             raise AppComposeError(
                 "name: expected 5 to 63 letters, digits and single hyphens, a letter first and no hyphen "
-                f"last; received {self.name[:80]!r}"
+                f"last; received {self.name[:80]!r}",
+                advice="give one with --name, or as name in deploy.toml; without it, it is the folder's",
             )
         size = 0
         for member in ("docker_compose_file", "pre_launch_script"):

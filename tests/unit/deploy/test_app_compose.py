@@ -41,7 +41,7 @@ def test_nothing_is_public_by_default() -> None:
 )
 def test_names_that_the_cloud_refuses_are_refused(name: str) -> None:
     """A name is checked before anything is sent."""
-    with pytest.raises(AppComposeError, match="name: expected 5 to 63"):
+    with pytest.raises(AppComposeError, match="name: expected 5 to 63.*--name"):
         AppCompose(name=name, docker_compose_file=TEXT)
 
 
