@@ -28,6 +28,6 @@ def engine(session: Session, *, stop: bool) -> None:
         session.emit({"stopped": str(own.folder)}, f"no engine runs in {own.folder} any more")
         return
     named = engine_socket(os.environ.get("DOCKER_HOST", ""))
-    socket: Path = asyncio.run(find_engine(named, own.folder))
+    socket: Path = asyncio.run(find_engine(named, own.folder, session.say))
     session.emit({"engine": f"unix://{socket}"}, f"unix://{socket}")
     session.suggest(f"docker --host unix://{socket} ps")

@@ -98,7 +98,7 @@ async def opened_service(
         )
     if place == "local":
         socket = engine_socket(os.environ.get("DOCKER_HOST", ""))
-        engine = await find_engine(socket, private_engine(session).folder)
+        engine = await find_engine(socket, private_engine(session).folder, say or session.say)
         local = LocalBackend(
             state_dir=session.state_dir / "local", engine=engine, docker_config=_docker_config()
         )

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,10 @@ class PrivateEngine:
             return "an engine of our own needs root"
         absent = [program for program in _PROGRAMS if shutil.which(program, path=_FLOOR) is None]
         return f"missing here: {', '.join(absent)}" if absent else ""
+
+    def is_running(self) -> bool:
+        """Say whether it was started and has not ended."""
+        return self._lease.is_held()
 
     async def start(self) -> None:
         """Start it, unless it runs; returns when it answers.
@@ -103,8 +108,13 @@ class PrivateEngine:
         )
 
 
-async def find_engine(named: Path, folder: Path) -> Path:
+async def find_engine(named: Path, folder: Path, say: Callable[[str], None]) -> Path:
     """Return the socket of the engine that answers, or of an own one in ``folder``, which is started.
+
+    Args:
+        named: the socket of the engine that is wanted.
+        folder: of the own one.
+        say: told that an own one is started, and what it cannot do.
 
     Raises:
         DeployError: none answers, and none can be started.
@@ -118,6 +128,11 @@ async def find_engine(named: Path, folder: Path) -> Path:
         else:
             return named
     own = PrivateEngine(folder)
+    if not own.is_running():
+        say(
+            f"no Docker engine answers at {named}: starting one in {own.folder}; it reaches no network, so "
+            "images are imported into it (docker load), not pulled"
+        )
     await own.start()
     return own.socket
 
