@@ -266,7 +266,11 @@ class Settings(BaseSettings):
         "Deployment", None, "HTTP proxy on the way to the cloud, with credentials where it wants them."
     )
     cloud_timeout_s: float = setting(
-        "Deployment", 30.0, "Longest silence of the cloud's API, in seconds.", gt=0, le=600
+        "Deployment",
+        30.0,
+        "Longest silence of the cloud's API, in seconds; an exchange may take ten times as long.",
+        gt=0,
+        le=600,
     )
     ready_timeout_s: float = setting(
         "Deployment",

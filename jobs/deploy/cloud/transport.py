@@ -1,9 +1,10 @@
 """Carries a request to the cloud and a bounded answer back; whatever happens else is an error of ours.
 
 Invariant: the API key goes only to the base URL's host: redirects are not followed, and it stands in no
-``repr``, log line or error. An answer is read up to a limit, however much is sent.
+``repr``, log line or error. An answer is read up to a limit, however much is sent, and however slowly.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -29,6 +30,8 @@ __all__ = ["CloudTransport"]
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _REFUSED_BEFORE_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _ERROR_MAX_BYTES = 64 * 1024
+_SILENCES = 10
+"""A whole exchange may take so many times the longest silence."""
 
 
 class CloudTransport:
@@ -38,7 +41,8 @@ class CloudTransport:
         base_url: HTTPS, or HTTP on loopback; without credentials.
         api_key: sent as ``X-API-Key``.
         api_version: sent as ``X-Phala-Version``.
-        timeout_s: of connecting, and of each silence while sending or receiving.
+        timeout_s: of connecting, and of each silence while sending or receiving; an exchange ends after ten
+            times as long, whatever it is at.
         max_answer_bytes: what is read of an answer at most.
         proxy: URL of an HTTP proxy, or None.
         wall_clock: seconds since 1970, for a Retry-After that names a moment.
@@ -65,6 +69,7 @@ class CloudTransport:
         self._api_version = api_version
         self._max_answer_bytes = max_answer_bytes
         self._wall_clock = wall_clock
+        self._exchange_s = _SILENCES * timeout_s
         self._http = httpx.AsyncClient(
             timeout=timeout_s, proxy=proxy, transport=transport, trust_env=False, follow_redirects=False
         )
@@ -82,8 +87,14 @@ class CloudTransport:
             CloudError: nothing else.
         """
         request = f"{method} {path}"
-        async with self._sent(method, path, body=body, query=query, accept="application/json") as response:
-            content = await _read(response, self._max_answer_bytes, request)
+        sent = self._sent(method, path, body=body, query=query, accept="application/json")
+        # SECURITY: a byte now and then is no silence (test_an_answer_that_trickles_is_not_waited_for).
+        try:
+            async with asyncio.timeout(self._exchange_s), sent as response:
+                content = await _read(response, self._max_answer_bytes, request)
+        except TimeoutError as exc:
+            text = f"the answer was not whole after {self._exchange_s:g} s"
+            raise CloudInterruptedError(Complaint(request=request, text=text)) from exc
         try:
             return parse_json(content) if content.strip() else None
         except ValueError as exc:

@@ -1,5 +1,6 @@
 """The transport bounds what it reads, hides the key, and repeats only what is safe."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -152,6 +153,33 @@ async def test_an_endless_answer_is_not_kept() -> None:
     ) as client:
         with pytest.raises(errors.CloudProtocolError, match="more than 1000 bytes"):
             await client.me()
+
+
+async def test_an_answer_that_trickles_is_not_waited_for() -> None:
+    """No silence is long, and yet the exchange ends; with it the connection."""
+    open_answers: list[str] = []
+
+    async def trickle() -> AsyncIterator[bytes]:
+        open_answers.append("one")
+        try:
+            while True:
+                yield b" "
+                await asyncio.sleep(0)
+        finally:
+            open_answers.pop()
+
+    transport = CloudTransport(
+        BASE_URL,
+        api_key=SecretStr(KEY),
+        api_version=API_VERSION,
+        timeout_s=0.005,
+        max_answer_bytes=1 << 30,
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, content=trickle())),
+    )
+    with pytest.raises(errors.CloudInterruptedError, match=r"GET /auth/me.*not whole after 0\.05 s"):
+        await transport.exchange("GET", "/auth/me")
+    await transport.aclose()
+    assert not open_answers
 
 
 async def test_places_of_a_refusal_are_named_without_their_input() -> None:
