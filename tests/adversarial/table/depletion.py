@@ -73,7 +73,7 @@ ROWS = [
         elsewhere={"bubblewrap": Ending(status=(S.CPU_LIMIT, S.PROCESS_LIMIT, S.TIMEOUT), why="times of children that nobody waited for are in no process: no group to count them")}),
     Attack(name="sleeping without CPU", line="sleeping without CPU", wall="the wall clock", code="import time; time.sleep(60)",
         ends=Ending(status=S.TIMEOUT, hits=L.WALL_TIME)),
-    Attack(name="two seconds of sleep", line="sleeping without CPU", wall="the wall clock", code="import time; time.sleep(2); print('slept')",
+    Attack(name="five seconds of sleep", line="sleeping without CPU", wall="the wall clock", code="import time; time.sleep(5); print('slept')",
         ends=Ending(status=S.TIMEOUT, stdout=b"", hits=L.WALL_TIME), without=Without(walls=("wall clock",), stdout=b"slept\n")),
     Attack(name="waiting for input that never comes", line="sleeping without CPU", wall="the wall clock",
         code="import os,select\nr,w=os.pipe(); select.select([r],[],[])", ends=Ending(status=S.TIMEOUT, hits=L.WALL_TIME)),
